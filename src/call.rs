@@ -1,0 +1,4 @@
+//! One call.
+
+pub mod downlink;
+pub mod uplink;

@@ -1,0 +1,572 @@
+//! Words of the user to a bounded configuration.
+//!
+//! [`Flags`] is what was typed or found in the environment; [`Config`] is what the program runs on: parsed, checked,
+//! every limit inside its range. A wrong word is an error that names the variable and the way out. Limits that are not
+//! settings stand beside the code they protect.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+
+/// A secret: never printed.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Takes the text of a secret.
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
+    /// The text itself, to be used and not to be shown.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("(hidden)")
+    }
+}
+
+impl std::str::FromStr for Secret {
+    type Err = std::convert::Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Ok(Self::new(text))
+    }
+}
+
+/// Which driver runs the loops.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, ValueEnum)]
+pub enum IoChoice {
+    /// io_uring where the kernel allows it, else epoll.
+    #[default]
+    Auto,
+    /// io_uring or nothing.
+    Uring,
+    /// epoll.
+    Epoll,
+}
+
+/// Who talks to the caller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, ValueEnum)]
+pub enum AgentChoice {
+    /// The model when a key or a URL is set, else the built-in agent.
+    #[default]
+    Auto,
+    /// The model.
+    Openai,
+    /// The agent inside this process.
+    Builtin,
+}
+
+/// Shape of log lines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// For machines: one JSON object a line.
+    Json,
+}
+
+/// What the user said, by flag or by environment.
+#[derive(Args, Clone, Debug)]
+pub struct Flags {
+    /// Address and port of the HTTP API. Beyond loopback a token is required
+    #[arg(
+        long,
+        env = "BRIDGE_LISTEN",
+        value_name = "ADDR:PORT",
+        default_value = "127.0.0.1:8080",
+        help_heading = "HTTP API"
+    )]
+    pub listen: SocketAddr,
+    /// Changes the port of --listen alone
+    #[arg(long, env = "PORT", value_name = "PORT", help_heading = "HTTP API")]
+    pub port: Option<u16>,
+    /// Token that requests must carry: `Authorization: Bearer TOKEN`, or `/k/TOKEN/api/...`
+    #[arg(long, env = "BRIDGE_API_TOKEN", value_name = "TOKEN", hide_env_values = true, help_heading = "HTTP API")]
+    pub api_token: Option<Secret>,
+    /// Do not serve the page at `GET /`
+    #[arg(long, env = "BRIDGE_NO_PAGE", help_heading = "HTTP API")]
+    pub no_page: bool,
+
+    /// Address that answers advertise to callers. Default: the one the default route uses
+    #[arg(long, env = "BRIDGE_MEDIA_IP", value_name = "IP", help_heading = "Media")]
+    pub media_ip: Option<IpAddr>,
+    /// UDP ports for media, one per call
+    #[arg(
+        long,
+        env = "BRIDGE_MEDIA_PORTS",
+        value_name = "FIRST-LAST",
+        default_value = "40000-41999",
+        help_heading = "Media"
+    )]
+    pub media_ports: String,
+    /// Send media to private and loopback addresses too. Default: only when the media address is such a one
+    #[arg(long, env = "BRIDGE_ALLOW_PRIVATE", value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", help_heading = "Media")]
+    pub allow_private: Option<bool>,
+    /// Wait this long after the caller is connected before media starts, where a webhook cannot say when
+    #[arg(long, env = "BRIDGE_START_DELAY_MS", value_name = "MS", default_value_t = 0, help_heading = "Media")]
+    pub start_delay_ms: u32,
+    /// Opus encoder complexity, 0 (cheapest) to 10
+    #[arg(long, env = "BRIDGE_OPUS_COMPLEXITY", value_name = "0-10", default_value_t = 5, help_heading = "Media")]
+    pub opus_complexity: u8,
+
+    /// Who talks to the caller
+    #[arg(long, env = "BRIDGE_AGENT", value_enum, default_value_t, help_heading = "Model")]
+    pub agent: AgentChoice,
+    /// Where the realtime model is. Default: wss://api.openai.com/v1/realtime
+    #[arg(long, env = "OPENAI_REALTIME_URL", value_name = "URL", help_heading = "Model")]
+    pub realtime_url: Option<String>,
+    /// Which model a call gets that names none
+    #[arg(long, env = "OPENAI_REALTIME_MODEL", value_name = "MODEL", default_value = DEFAULT_MODEL, help_heading = "Model")]
+    pub realtime_model: String,
+    /// The model's API key
+    #[arg(long, env = "OPENAI_API_KEY", value_name = "KEY", hide_env_values = true, help_heading = "Model")]
+    pub api_key: Option<Secret>,
+    /// Organisation the key belongs to
+    #[arg(long, env = "OPENAI_ORG_ID", value_name = "ID", help_heading = "Model")]
+    pub org_id: Option<String>,
+    /// Project the key belongs to
+    #[arg(long, env = "OPENAI_PROJECT_ID", value_name = "ID", help_heading = "Model")]
+    pub project_id: Option<String>,
+    /// Allow `ws://` to a model beyond loopback: the key and the audio then travel in clear
+    #[arg(long, env = "BRIDGE_ALLOW_PLAINTEXT_MODEL", help_heading = "Model")]
+    pub allow_plaintext_model: bool,
+
+    /// Worker threads, one per core. Default: number of cores
+    #[arg(long, env = "BRIDGE_WORKERS", value_name = "N", help_heading = "Capacity")]
+    pub workers: Option<u16>,
+    /// Which kernel interface moves packets
+    #[arg(long, env = "BRIDGE_IO", value_enum, default_value_t, help_heading = "Capacity")]
+    pub io: IoChoice,
+    /// Calls at once; more are refused with 503. Default: 100 per worker, at most one per media port
+    #[arg(long, env = "BRIDGE_MAX_CALLS", value_name = "N", help_heading = "Capacity")]
+    pub max_calls: Option<u32>,
+    /// Longest call, in seconds
+    #[arg(
+        long,
+        env = "BRIDGE_MAX_DURATION_SEC",
+        value_name = "SEC",
+        default_value_t = 3600,
+        help_heading = "Capacity"
+    )]
+    pub max_duration_sec: u32,
+
+    /// Log filter: error, warn, info, debug, trace, or `module=level,...`
+    #[arg(long, env = "BRIDGE_LOG", value_name = "FILTER", default_value = "info", help_heading = "Logs")]
+    pub log: String,
+    /// Shape of log lines
+    #[arg(long, env = "BRIDGE_LOG_FORMAT", value_enum, default_value_t, help_heading = "Logs")]
+    pub log_format: LogFormat,
+}
+
+/// The model that calls get which name none.
+pub const DEFAULT_MODEL: &str = "gpt-realtime-2.1";
+/// Where OpenAI's realtime model is.
+pub const DEFAULT_REALTIME_URL: &str = "wss://api.openai.com/v1/realtime";
+/// Calls a worker takes unless told otherwise: what one core carries at complexity 5 with both sides talking.
+pub const CALLS_PER_WORKER: u32 = 100;
+
+/// What the program runs on.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Address of the HTTP API.
+    pub listen: SocketAddr,
+    /// Token of the HTTP API.
+    pub api_token: Option<Secret>,
+    /// Whether `GET /` serves the page.
+    pub page: bool,
+    /// Advertised address; `None`: to be found by the driver at start.
+    pub media_ip: Option<IpAddr>,
+    /// UDP ports of calls.
+    pub media_ports: RangeInclusive<u16>,
+    /// Whether private remote candidates are used; `None`: when the advertised address is private.
+    pub allow_private: Option<bool>,
+    /// Delay between DTLS and media for `startMedia: auto`.
+    pub start_delay: Duration,
+    /// Encoder complexity, 0 to 10.
+    pub opus_complexity: u8,
+    /// Where calls are answered from.
+    pub upstream: Upstream,
+    /// Model of calls that name none; never a retired name.
+    pub model: String,
+    /// Whether the environment named a retired model, which was replaced.
+    pub model_was_retired: Option<String>,
+    /// Number of workers, at least one.
+    pub workers: u16,
+    /// Driver.
+    pub io: IoChoice,
+    /// Calls at once.
+    pub calls_max: u32,
+    /// Longest call in seconds.
+    pub duration_sec_max: u32,
+    /// Log filter.
+    pub log: String,
+    /// Log shape.
+    pub log_format: LogFormat,
+}
+
+/// Where the model is reached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Upstream {
+    /// The agent inside this process, on a loopback port of its own.
+    Builtin,
+    /// A realtime server.
+    Url {
+        /// Where.
+        url: RealtimeUrl,
+        /// `Authorization: Bearer`.
+        api_key: Option<Secret>,
+        /// `OpenAI-Organization`.
+        org_id: Option<String>,
+        /// `OpenAI-Project`.
+        project_id: Option<String>,
+    },
+}
+
+/// A parsed `ws://` or `wss://` URL.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RealtimeUrl {
+    /// Whether TLS is spoken.
+    pub tls: bool,
+    /// Host name or address, without brackets.
+    pub host: String,
+    /// Port.
+    pub port: u16,
+    /// Path and query as given, at least `/`.
+    pub path: String,
+}
+
+impl RealtimeUrl {
+    /// Parses a URL; the error says what is wrong with it.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let (tls, rest) = match (text.strip_prefix("wss://"), text.strip_prefix("ws://")) {
+            (Some(rest), _) => (true, rest),
+            (_, Some(rest)) => (false, rest),
+            _ => return Err("must start with wss:// or ws://".into()),
+        };
+        let end = rest.find(['/', '?']).unwrap_or(rest.len());
+        let (authority, path) = rest.split_at(end);
+        if authority.contains('@') {
+            return Err("must not carry a user or password; use OPENAI_API_KEY".into());
+        }
+        if text.contains('#') || text.bytes().any(|b| b <= b' ' || b == 0x7f) {
+            return Err("must not contain spaces, control characters or a #fragment".into());
+        }
+        let (host, port) = match authority.strip_prefix('[') {
+            Some(v6) => {
+                let (host, port) = v6.split_once(']').ok_or("has a [ without ]")?;
+                (host, port.strip_prefix(':'))
+            }
+            None => match authority.rsplit_once(':') {
+                Some((host, port)) => (host, Some(port)),
+                None => (authority, None),
+            },
+        };
+        if host.is_empty() {
+            return Err("names no host".into());
+        }
+        let port = match port {
+            Some(port) => port.parse().map_err(|_| format!("has a port that is not a number: {port:?}"))?,
+            None => {
+                if tls {
+                    443
+                } else {
+                    80
+                }
+            }
+        };
+        let path = if path.starts_with('/') { path.to_owned() } else { format!("/{path}") };
+        Ok(Self { tls, host: host.to_owned(), port, path })
+    }
+
+    /// Whether the host is this machine's loopback.
+    pub fn is_loopback(&self) -> bool {
+        self.host == "localhost" || self.host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+    }
+}
+
+impl fmt::Display for RealtimeUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let scheme = if self.tls { "wss" } else { "ws" };
+        let (open, close) = if self.host.contains(':') { ("[", "]") } else { ("", "") };
+        write!(f, "{scheme}://{open}{}{close}:{}{}", self.host, self.port, self.path)
+    }
+}
+
+/// A setting that cannot be used: which, and what to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigError {
+    /// The variable and the flag.
+    pub setting: &'static str,
+    /// What is wrong and what would be right.
+    pub problem: String,
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.setting, self.problem)
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+impl Config {
+    /// Checks what the user said. `cores` is the number of CPUs this process may use.
+    pub fn from_flags(flags: Flags, cores: u16) -> Result<Self, ConfigError> {
+        let fail = |setting, problem: String| Err(ConfigError { setting, problem });
+        let mut listen = flags.listen;
+        if let Some(port) = flags.port {
+            listen.set_port(port);
+        }
+        let api_token = flags.api_token.filter(|token| !token.expose().is_empty());
+        if let Some(token) = &api_token {
+            let plain = |b: u8| b.is_ascii_alphanumeric() || b"-._~".contains(&b);
+            if token.expose().len() < 16 || !token.expose().bytes().all(plain) {
+                let problem = "must be at least 16 letters, digits or -._~ (it also travels in paths); \
+                               make one with: openssl rand -hex 32";
+                return fail("BRIDGE_API_TOKEN (--api-token)", problem.into());
+            }
+        } else if !listen.ip().is_loopback() {
+            let problem =
+                format!("is needed to listen on {listen}, beyond loopback; make one with: openssl rand -hex 32");
+            return fail("BRIDGE_API_TOKEN (--api-token)", problem);
+        }
+
+        let media_ports = parse_ports(&flags.media_ports)
+            .map_err(|problem| ConfigError { setting: "BRIDGE_MEDIA_PORTS (--media-ports)", problem })?;
+        if let Some(ip) = flags.media_ip
+            && (ip.is_unspecified() || ip.is_multicast())
+        {
+            let problem = format!("must be the address that callers reach, not {ip}");
+            return fail("BRIDGE_MEDIA_IP (--media-ip)", problem);
+        }
+        if flags.opus_complexity > 10 {
+            return fail("BRIDGE_OPUS_COMPLEXITY (--opus-complexity)", "must be 0 to 10".into());
+        }
+        if flags.start_delay_ms > 20_000 {
+            let problem = "must be at most 20000: WhatsApp hangs up after 20 s without media".into();
+            return fail("BRIDGE_START_DELAY_MS (--start-delay-ms)", problem);
+        }
+
+        let upstream = upstream(
+            flags.agent,
+            flags.realtime_url.as_deref(),
+            flags.api_key.filter(|key| !key.expose().is_empty()),
+            flags.org_id.filter(|id| !id.is_empty()),
+            flags.project_id.filter(|id| !id.is_empty()),
+            flags.allow_plaintext_model,
+        )?;
+        let (model, model_was_retired) = current_model(&flags.realtime_model);
+
+        let ports = u32::from(*media_ports.end()) - u32::from(*media_ports.start()) + 1;
+        let workers = flags.workers.unwrap_or(cores).max(1);
+        if flags.workers == Some(0) || workers > 256 || u32::from(workers) > ports {
+            let problem = "must be 1 to 256, and at most the number of media ports".into();
+            return fail("BRIDGE_WORKERS (--workers)", problem);
+        }
+        let calls_max = flags.max_calls.unwrap_or((CALLS_PER_WORKER * u32::from(workers)).min(ports));
+        if calls_max == 0 || calls_max > ports {
+            let problem = format!("must be 1 to {ports}, the number of media ports (BRIDGE_MEDIA_PORTS)");
+            return fail("BRIDGE_MAX_CALLS (--max-calls)", problem);
+        }
+        if !(10..=86_400).contains(&flags.max_duration_sec) {
+            return fail("BRIDGE_MAX_DURATION_SEC (--max-duration-sec)", "must be 10 to 86400".into());
+        }
+
+        Ok(Self {
+            listen,
+            api_token,
+            page: !flags.no_page,
+            media_ip: flags.media_ip,
+            media_ports,
+            allow_private: flags.allow_private,
+            start_delay: Duration::from_millis(flags.start_delay_ms.into()),
+            opus_complexity: flags.opus_complexity,
+            upstream,
+            model,
+            model_was_retired,
+            workers,
+            io: flags.io,
+            calls_max,
+            duration_sec_max: flags.max_duration_sec,
+            log: flags.log,
+            log_format: flags.log_format,
+        })
+    }
+}
+
+/// Replaces a retired model name by the default; the second value is the name that was replaced.
+///
+/// `gpt-4o-realtime-preview*` no longer exists and `gpt-5-realtime` never did, yet the deployed webhook sends them.
+pub fn current_model(name: &str) -> (String, Option<String>) {
+    let retired = name.starts_with("gpt-4o-realtime-preview")
+        || name.starts_with("gpt-4o-mini-realtime-preview")
+        || name == "gpt-5-realtime";
+    match name {
+        "" => (DEFAULT_MODEL.to_owned(), None),
+        _ if retired => (DEFAULT_MODEL.to_owned(), Some(name.to_owned())),
+        _ => (name.to_owned(), None),
+    }
+}
+
+/// Whether an address is one that only a private network or this host reaches.
+pub fn is_private(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(ip) => is_private_v4(ip),
+        IpAddr::V6(ip) => match ip.to_ipv4_mapped() {
+            Some(ip) => is_private_v4(ip),
+            None => ip.is_loopback() || (ip.segments()[0] & 0xfe00) == 0xfc00,
+        },
+    }
+}
+
+fn is_private_v4(ip: Ipv4Addr) -> bool {
+    let [a, b, ..] = ip.octets();
+    ip.is_loopback() || ip.is_private() || (a == 100 && (64..128).contains(&b))
+}
+
+fn parse_ports(text: &str) -> Result<RangeInclusive<u16>, String> {
+    let form = "must be FIRST-LAST, two ports of 1024 to 65535 such as 40000-41999";
+    let (first, last) = text.split_once('-').ok_or(form)?;
+    let port = |text: &str| text.trim().parse::<u16>().ok().filter(|port| *port >= 1024).ok_or(form);
+    let (first, last) = (port(first)?, port(last)?);
+    if first > last {
+        return Err(format!("{form}; {first} is above {last}"));
+    }
+    Ok(first..=last)
+}
+
+fn upstream(
+    choice: AgentChoice,
+    url: Option<&str>,
+    api_key: Option<Secret>,
+    org_id: Option<String>,
+    project_id: Option<String>,
+    allow_plaintext: bool,
+) -> Result<Upstream, ConfigError> {
+    let url = url.filter(|url| !url.is_empty());
+    let builtin = match choice {
+        AgentChoice::Builtin => true,
+        AgentChoice::Openai => false,
+        AgentChoice::Auto => api_key.is_none() && url.is_none(),
+    };
+    if builtin {
+        return Ok(Upstream::Builtin);
+    }
+    let setting = "OPENAI_REALTIME_URL (--realtime-url)";
+    let parsed =
+        RealtimeUrl::parse(url.unwrap_or(DEFAULT_REALTIME_URL)).map_err(|problem| ConfigError { setting, problem })?;
+    if !parsed.tls && !parsed.is_loopback() && !allow_plaintext {
+        let problem = "is ws:// beyond loopback: the key and the audio would travel in clear. \
+                       Use wss://, or set BRIDGE_ALLOW_PLAINTEXT_MODEL=1"
+            .into();
+        return Err(ConfigError { setting, problem });
+    }
+    if api_key.is_none() && parsed.host == "api.openai.com" {
+        let problem = "is needed for api.openai.com; without a key, BRIDGE_AGENT=builtin answers calls".into();
+        return Err(ConfigError { setting: "OPENAI_API_KEY (--api-key)", problem });
+    }
+    if let Some(key) = &api_key
+        && key.expose().bytes().any(|b| !b.is_ascii_graphic())
+    {
+        let problem = "contains a space or a line end; it must be the bare key".into();
+        return Err(ConfigError { setting: "OPENAI_API_KEY (--api-key)", problem });
+    }
+    Ok(Upstream::Url { url: parsed, api_key, org_id, project_id })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        flags: Flags,
+    }
+
+    fn config(words: &[&str]) -> Result<Config, ConfigError> {
+        let line = Line::try_parse_from([&["bridge"], words].concat()).expect("words that clap takes");
+        Config::from_flags(line.flags, 2)
+    }
+
+    #[test]
+    fn the_defaults_run_on_the_builtin_agent_on_loopback() {
+        let config = config(&[]).unwrap();
+        assert_eq!(config.upstream, Upstream::Builtin);
+        assert!(config.listen.ip().is_loopback());
+        assert_eq!((config.workers, config.calls_max, config.media_ports), (2, 200, 40000..=41999));
+    }
+
+    #[test]
+    fn a_key_alone_selects_openai() {
+        let config = config(&["--api-key", "sk-x"]).unwrap();
+        let Upstream::Url { url, .. } = config.upstream else { panic!("not the model") };
+        assert_eq!(url.to_string(), "wss://api.openai.com:443/v1/realtime");
+    }
+
+    #[test]
+    fn port_changes_the_port_alone() {
+        assert_eq!(config(&["--port", "9000"]).unwrap().listen.to_string(), "127.0.0.1:9000");
+    }
+
+    #[test]
+    fn every_nonsense_is_refused_by_the_name_of_its_setting() {
+        for (words, setting) in [
+            (&["--listen", "0.0.0.0:8080"][..], "BRIDGE_API_TOKEN"),
+            (&["--api-token", "short"], "BRIDGE_API_TOKEN"),
+            (&["--media-ports", "9-1"], "BRIDGE_MEDIA_PORTS"),
+            (&["--media-ports", "42000-41000"], "BRIDGE_MEDIA_PORTS"),
+            (&["--media-ip", "0.0.0.0"], "BRIDGE_MEDIA_IP"),
+            (&["--opus-complexity", "11"], "BRIDGE_OPUS_COMPLEXITY"),
+            (&["--start-delay-ms", "20001"], "BRIDGE_START_DELAY_MS"),
+            (&["--realtime-url", "http://x"], "OPENAI_REALTIME_URL"),
+            (&["--realtime-url", "ws://model.example/v1"], "OPENAI_REALTIME_URL"),
+            (&["--agent", "openai"], "OPENAI_API_KEY"),
+            (&["--api-key", "two words"], "OPENAI_API_KEY"),
+            (&["--workers", "0"], "BRIDGE_WORKERS"),
+            (&["--max-calls", "0"], "BRIDGE_MAX_CALLS"),
+            (&["--max-calls", "5000"], "BRIDGE_MAX_CALLS"),
+            (&["--max-duration-sec", "1"], "BRIDGE_MAX_DURATION_SEC"),
+        ] {
+            let error = config(words).expect_err(&format!("{words:?} was taken"));
+            assert!(error.setting.starts_with(setting), "{words:?} blamed {error}");
+        }
+    }
+
+    #[test]
+    fn retired_models_become_the_default_and_are_named() {
+        for name in ["gpt-4o-realtime-preview", "gpt-4o-realtime-preview-2024-12-17", "gpt-5-realtime"] {
+            assert_eq!(current_model(name), (DEFAULT_MODEL.to_owned(), Some(name.to_owned())));
+        }
+        assert_eq!(current_model("gpt-realtime-2.1-mini"), ("gpt-realtime-2.1-mini".to_owned(), None));
+    }
+
+    #[test]
+    fn secrets_do_not_print() {
+        let config = config(&["--api-key", "sk-canary", "--api-token", "0123456789abcdef"]).unwrap();
+        let shown = format!("{config:?}");
+        assert!(!shown.contains("sk-canary") && !shown.contains("0123456789abcdef"), "{shown}");
+    }
+
+    #[test]
+    fn realtime_urls_parse_or_say_why_not() {
+        let url = RealtimeUrl::parse("ws://[::1]:8765/v1/realtime?x=1").unwrap();
+        assert_eq!((url.host.as_str(), url.port, url.tls), ("::1", 8765, false));
+        assert_eq!(url.to_string(), "ws://[::1]:8765/v1/realtime?x=1");
+        assert_eq!(RealtimeUrl::parse("wss://h").unwrap().to_string(), "wss://h:443/");
+        for bad in ["", "wss://", "wss://u:p@h/", "ws://h:x/", "ws://[::1/", "wss://h/a b", "wss://h/#f"] {
+            assert!(RealtimeUrl::parse(bad).is_err(), "{bad:?} was taken");
+        }
+    }
+}

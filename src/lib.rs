@@ -1,0 +1,13 @@
+//! Joins WhatsApp Business voice calls to a realtime speech model.
+
+pub mod agent;
+pub mod call;
+pub mod call_id;
+pub mod close_reason;
+pub mod config;
+pub mod io;
+pub mod messages;
+pub mod peer;
+pub mod realtime;
+pub mod stats;
+pub mod wss;

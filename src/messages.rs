@@ -1,0 +1,230 @@
+//! What control, workers and the resolver say to each other: a few messages per HTTP request, never one per packet.
+//!
+//! Control numbers calls and remembers them by the webhook's id; a worker knows numbers only. Reports are plain data
+//! with the names that the API shows, so that control serialises them without knowing what they mean.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use crate::agent::AgentReport;
+use crate::call::downlink::DownlinkReport;
+use crate::call::uplink::UplinkReport;
+use crate::call_id::{CallNumber, LogId};
+use crate::close_reason::CloseReason;
+use crate::peer::PeerReport;
+use crate::peer::sdp::Offer;
+use crate::realtime::SessionSettings;
+use crate::stats::{Percentiles, Stage, WorkerStats};
+
+/// Ties an answer to the question that control put to a worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RequestId(pub u64);
+
+/// Everything that travels between nodes.
+#[derive(Debug)]
+pub enum Message {
+    /// Control to a worker.
+    ToWorker(ToWorker),
+    /// A worker to control.
+    FromWorker {
+        /// The sender's index.
+        worker: u16,
+        /// What it says.
+        event: FromWorker,
+    },
+    /// A worker asks the resolver.
+    Resolve(Resolve),
+    /// The resolver answers.
+    Resolved(Resolved),
+}
+
+/// What control tells a worker.
+#[derive(Debug)]
+pub enum ToWorker {
+    /// Take this call; answered by `Answered` or `Refused`.
+    Open(Box<OpenCall>),
+    /// Media may start (`startMedia: manual`). Without effect when it has, or when the call is gone.
+    Activate(CallNumber),
+    /// End this call; answered by `Ended` unless it has ended already.
+    Hangup(CallNumber, CloseReason),
+    /// Report on one call; answered by `Described`.
+    Describe(RequestId, CallNumber),
+    /// Report on all calls; answered by `Listed`.
+    List(RequestId),
+    /// Counters and histograms; answered by `Stats`.
+    Stats(RequestId),
+    /// End every call with [`CloseReason::ServerStopping`], answer `Stopped`, and be done.
+    Stop,
+}
+
+/// A call to be taken.
+#[derive(Debug)]
+pub struct OpenCall {
+    /// Its number.
+    pub call: CallNumber,
+    /// What logs call it.
+    pub log_id: LogId,
+    /// The peer's offer, parsed.
+    pub offer: Offer,
+    /// What the model shall be told.
+    pub session: SessionSettings,
+    /// When silence may start to flow.
+    pub start_media: StartMedia,
+    /// Its longest duration, in seconds.
+    pub duration_sec_max: u32,
+}
+
+/// When media towards the caller may start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StartMedia {
+    /// As soon as DTLS is up, plus the configured delay.
+    Auto,
+    /// On `POST …/activate`.
+    Manual,
+}
+
+/// What a worker tells control.
+#[derive(Debug)]
+pub enum FromWorker {
+    /// The call stands; this is the answer to its offer.
+    Answered {
+        /// Which.
+        call: CallNumber,
+        /// SDP, CRLF line ends.
+        answer: String,
+    },
+    /// The call cannot be taken.
+    Refused {
+        /// Which.
+        call: CallNumber,
+        /// Why.
+        why: OpenRefusal,
+    },
+    /// DTLS is up: media flows.
+    Connected(CallNumber),
+    /// The call is over; this is its last report.
+    Ended(Box<CallReport>),
+    /// A report that was asked for; `None` when the worker does not know the call (any more).
+    Described(RequestId, Option<Box<CallReport>>),
+    /// All calls of this worker.
+    Listed(RequestId, Vec<CallReport>),
+    /// Counters and histograms of this worker.
+    Stats(RequestId, Box<WorkerStats>),
+    /// Every call is ended.
+    Stopped,
+}
+
+/// Why a worker does not take a call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum OpenRefusal {
+    /// No media port is free, or the socket could not be opened: 503.
+    NoPort(String),
+    /// The offer cannot be answered: 400, with the reason.
+    Offer(String),
+    /// The worker is stopping: 503.
+    Stopping,
+    /// A fault of ours: 500.
+    Internal(String),
+}
+
+/// Where a call is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CallState {
+    /// Answered; ICE is looking for a path.
+    Connecting,
+    /// ICE has a path; DTLS is under way.
+    Securing,
+    /// DTLS is up; waits for `activate` or the start delay.
+    Held,
+    /// Media flows.
+    Active,
+    /// Over.
+    Ended,
+}
+
+impl CallState {
+    /// The states a live call can be in, for metrics.
+    pub const LIVE: [Self; 4] = [Self::Connecting, Self::Securing, Self::Held, Self::Active];
+
+    /// The label in metrics and the value in the API.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Connecting => "connecting",
+            Self::Securing => "securing",
+            Self::Held => "held",
+            Self::Active => "active",
+            Self::Ended => "ended",
+        }
+    }
+}
+
+/// One call, as `GET /api/sessions/{callId}` shows it. Durations in milliseconds, latencies in microseconds.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CallReport {
+    /// Its number; control replaces it by the webhook's id.
+    #[serde(skip)]
+    pub call: CallNumber,
+    /// Where it is in its life.
+    pub state: CallState,
+    /// Why it ended.
+    #[serde(skip)]
+    pub close: Option<CloseReason>,
+    /// More on the end, in words.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub close_detail: Option<String>,
+    /// Since the worker took it, until now or its end.
+    pub duration_ms: u64,
+    /// Since DTLS came up; absent before.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub connected_ms: Option<u64>,
+    /// From the answer to DTLS; absent before.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub connect_us: Option<u64>,
+    /// The WebRTC side.
+    pub peer: PeerReport,
+    /// Caller to model.
+    pub uplink: UplinkReport,
+    /// Model to caller.
+    pub downlink: DownlinkReport,
+    /// The model side.
+    pub agent: AgentReport,
+    /// Percentiles of the stages that have been measured.
+    pub latency: Vec<StageLatency>,
+}
+
+/// One stage's percentiles.
+#[derive(Clone, Copy, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StageLatency {
+    /// Which.
+    pub stage: Stage,
+    /// In microseconds.
+    #[serde(flatten)]
+    pub percentiles: Percentiles,
+}
+
+/// A worker wants the addresses of a host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Resolve {
+    /// Which worker.
+    pub worker: u16,
+    /// For which call.
+    pub call: CallNumber,
+    /// The name, or an address in text.
+    pub host: Arc<str>,
+    /// The port the addresses shall carry.
+    pub port: u16,
+}
+
+/// The resolver's answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Resolved {
+    /// For which call.
+    pub call: CallNumber,
+    /// Addresses in the order to try, or the reason there is none.
+    pub outcome: Result<Arc<[SocketAddr]>, String>,
+}

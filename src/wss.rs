@@ -1,0 +1,3 @@
+//! WebSocket connections over bytes.
+
+pub mod memory;
