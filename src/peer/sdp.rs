@@ -13,6 +13,7 @@ mod lines;
 pub mod lint;
 pub mod offer;
 pub mod offer_error;
+mod offer_parser;
 pub mod opus_params;
 #[cfg(test)]
 pub(crate) mod samples;
@@ -21,6 +22,7 @@ mod tests;
 
 pub use answer::{AnswerParams, write_answer};
 pub use candidate::{Policy, Refused, RemoteCandidate, Selected};
+pub use lines::{OFFER_ATTRIBUTES_MAX, OFFER_BYTES_MAX, OFFER_LINES_MAX, OFFER_MEDIA_MAX};
 pub use offer::{IceCredentials, Offer, OpusFormat, Profile, Setup, TelephoneEvent};
 pub use offer_error::OfferError;
 pub use opus_params::OpusParams;

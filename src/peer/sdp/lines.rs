@@ -3,6 +3,8 @@
 //! Promises bounded work: each byte is looked at a constant number of times, and every count has a maximum. Knows the
 //! form `letter=value` and where sections begin, and no attribute by name.
 
+use std::str::FromStr;
+
 use super::offer_error::{OfferError, excerpt};
 
 /// Largest offer read, in bytes. WhatsApp's are about 1 KiB, a browser's with video about 8 KiB.
@@ -75,7 +77,7 @@ impl<'a> Description<'a> {
                 return Err(OfferError::TooManyLines);
             }
             let line = raw.strip_suffix('\r').unwrap_or(raw);
-            if number == 1 && line.trim_end() != "v=0" {
+            if number == 1 && line.trim_end_matches(' ') != "v=0" {
                 return Err(not_an_offer(text));
             }
             if line.is_empty() {
@@ -91,7 +93,7 @@ impl<'a> Description<'a> {
                         return Err(OfferError::TooManyAttributes { line: number });
                     }
                     let (name, value) = value.split_once(':').unwrap_or((value, ""));
-                    section.attributes.push(Attribute { line: number, name, value: value.trim() });
+                    section.attributes.push(Attribute { line: number, name, value: value.trim_matches(' ') });
                 }
                 _ => {} // timing, bandwidth, connection: with ICE, none of them says anything we use
             }
@@ -107,9 +109,15 @@ fn split(line: &str) -> Result<(u8, &str), &'static str> {
         return Err("holds a control character; lines end in CRLF or LF and hold plain text");
     }
     match line.as_bytes() {
-        [kind @ b'a'..=b'z', b'=', ..] => Ok((*kind, line[2..].trim_end())),
+        [kind @ b'a'..=b'z', b'=', ..] => Ok((*kind, line[2..].trim_end_matches(' '))),
         _ => Err("is not of the form `letter=value`"),
     }
+}
+
+/// A decimal number as SDP writes it: digits without a sign or leading zeros.
+pub(super) fn decimal<T: FromStr>(text: &str) -> Option<T> {
+    let digits = text.bytes().all(|b| b.is_ascii_digit()) && (text == "0" || !text.starts_with('0'));
+    digits.then(|| text.parse().ok()).flatten()
 }
 
 /// The first line is not `v=0`: says so, and guesses the usual cause.

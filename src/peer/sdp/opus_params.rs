@@ -5,6 +5,7 @@
 
 /// Parameters by which a receiver tells the sender what it can use.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "the RFC has four independent flags")]
 pub struct OpusParams {
     /// `maxaveragebitrate`: most bits per second on average, 6000 to 510000.
     pub max_average_bitrate: Option<u32>,

@@ -2,6 +2,7 @@
 
 mod accepted;
 mod answers;
+mod candidates;
 mod hostile;
 mod linting;
 mod refused;

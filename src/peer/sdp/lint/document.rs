@@ -45,9 +45,8 @@ impl<'a> Document<'a> {
             };
             if !line.bytes().all(|b| b == b' ' || b.is_ascii_graphic()) {
                 findings.error(Rule::Grammar, format!("line {number} is not printable ASCII"));
-                continue;
             }
-            let value = line[2..].trim_end();
+            let value = line[2..].trim_end_matches(' ');
             if value.is_empty() {
                 findings.error(Rule::Grammar, format!("line {number} has no value"));
             }
@@ -97,7 +96,7 @@ impl<'a> Document<'a> {
             b'a' => {
                 let (name, value) = value.split_once(':').unwrap_or((value, ""));
                 let of_media = !self.media.is_empty();
-                self.attributes.push(Attribute { of_media, name, value: value.trim() });
+                self.attributes.push(Attribute { of_media, name, value: value.trim_matches(' ') });
                 !name.is_empty()
             }
             _ => true,
@@ -134,9 +133,10 @@ impl<'a> Document<'a> {
 
     /// What the first `payload-type text` of that name behind the m-line says of this payload type.
     pub(super) fn of_payload_type(&self, name: &str, payload_type: u8) -> Option<&'a str> {
+        let payload_type = payload_type.to_string();
         self.of_media(name).find_map(|value| {
             let (of, text) = value.split_once(' ')?;
-            (of.parse() == Ok(payload_type)).then(|| text.trim())
+            (of == payload_type).then(|| text.trim_matches(' '))
         })
     }
 }
