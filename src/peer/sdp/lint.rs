@@ -14,6 +14,8 @@ use document::Document;
 
 /// Longest text judged, in bytes.
 pub const LINT_BYTES_MAX: usize = 64 * 1024;
+/// Most lines judged.
+pub const LINT_LINES_MAX: usize = 512;
 /// Most findings reported for one answer: past that, the text is no answer.
 pub const FINDINGS_MAX: usize = 64;
 
@@ -38,7 +40,7 @@ pub enum Severity {
 /// What an answer is held to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Rule {
-    /// At most [`LINT_BYTES_MAX`] bytes and [`FINDINGS_MAX`] findings.
+    /// At most [`LINT_BYTES_MAX`] bytes and [`LINT_LINES_MAX`] lines.
     Size,
     /// Every line ends in CRLF, the last one too.
     LineEnds,

@@ -163,24 +163,15 @@ fn profile(levels: &Levels<'_>, media: &MediaLine<'_>) -> Result<Profile, OfferE
     }
 }
 
-/// Checks that audio flows both ways. Nothing said means `sendrecv`.
+/// Checks that audio flows both ways. Nothing said means `sendrecv`; the session level counts where the audio is silent.
 fn direction(levels: &Levels<'_>) -> Result<(), OfferError> {
     for section in [levels.audio, levels.session] {
-        let mut said = false;
-        for attribute in &section.attributes {
-            let direction = match attribute.name {
-                "sendonly" => "sendonly",
-                "recvonly" => "recvonly",
-                "inactive" => "inactive",
-                "sendrecv" => {
-                    said = true;
-                    continue;
-                }
-                _ => continue,
-            };
-            return Err(OfferError::Direction { line: attribute.line, direction });
+        for direction in ["sendonly", "recvonly", "inactive"] {
+            if let Some(attribute) = section.all(direction).next() {
+                return Err(OfferError::Direction { line: attribute.line, direction });
+            }
         }
-        if said {
+        if section.all("sendrecv").next().is_some() {
             break;
         }
     }

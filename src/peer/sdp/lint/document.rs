@@ -1,6 +1,6 @@
 //! Text to lines for the linter: reads anything, and says what is wrong with its form.
 
-use super::{Findings, Rule};
+use super::{Findings, LINT_LINES_MAX, Rule};
 
 /// An `a=` line.
 #[derive(Clone, Copy)]
@@ -35,6 +35,10 @@ impl<'a> Document<'a> {
         let mut reached: Option<usize> = None;
         let mut seen = [false; 256];
         for (number, raw) in (1..).zip(text.split_inclusive('\n')) {
+            if number > LINT_LINES_MAX {
+                findings.error(Rule::Size, format!("more than {LINT_LINES_MAX} lines"));
+                break;
+            }
             let line = raw.trim_end_matches(['\r', '\n']);
             if raw.strip_suffix("\r\n") != Some(line) {
                 findings.error(Rule::LineEnds, format!("line {number} does not end in CRLF"));

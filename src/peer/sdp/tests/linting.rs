@@ -1,6 +1,6 @@
 //! The linter on answers of others, and on ours with one thing made wrong.
 
-use crate::peer::sdp::lint::{Context, FINDINGS_MAX, Finding, LINT_BYTES_MAX, Rule, Severity, lint};
+use crate::peer::sdp::lint::{Context, FINDINGS_MAX, Finding, LINT_BYTES_MAX, LINT_LINES_MAX, Rule, Severity, lint};
 use crate::peer::sdp::samples::{answer, fixture, fixture_names};
 
 fn errors(findings: &[Finding]) -> Vec<Rule> {
@@ -208,6 +208,9 @@ fn private_addresses_pass_when_they_are_allowed_but_never_link_local_ones() {
 fn findings_are_bounded_and_hold_no_credentials() {
     let huge = "x".repeat(LINT_BYTES_MAX + 1);
     assert_eq!(errors(&alone(&huge)), [Rule::Size]);
+    let offer = fixture("offer-live-2026-10-02.sdp");
+    let long = answer(&offer) + &"a=x\r\n".repeat(LINT_LINES_MAX);
+    assert_eq!(errors(&against(&long, &offer)), [Rule::Size]);
     assert_eq!(alone(&"x\n".repeat(10_000)).len(), FINDINGS_MAX);
     let echo = fixture("negative-answer-seed-echoed-credentials.sdp");
     let shown = format!("{:?}", against(&echo, &fixture("offer-live-2025-10-17.sdp")));
