@@ -1,6 +1,7 @@
 //! Joins WhatsApp Business voice calls to a realtime speech model.
 
 pub mod agent;
+pub mod audio;
 pub mod call;
 pub mod call_id;
 pub mod close_reason;
