@@ -6,6 +6,7 @@
 
 #[expect(unsafe_code, reason = "libopus is a C library; every call into it stands in this one file")]
 mod libopus;
+mod ramp;
 mod settings;
 
 #[cfg(test)]
@@ -17,6 +18,7 @@ use std::fmt;
 use std::time::Duration;
 
 pub use libopus::{Decoder, Encoder};
+pub use ramp::{RAMP_SAMPLES, ramp_in, ramp_out};
 pub use settings::{Bandwidth, EncoderSettings};
 
 /// Samples per second of all PCM in the program.

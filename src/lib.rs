@@ -7,6 +7,7 @@ pub mod call_id;
 pub mod close_reason;
 pub mod config;
 pub mod io;
+pub mod jitter;
 pub mod messages;
 pub mod peer;
 pub mod realtime;

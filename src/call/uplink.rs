@@ -1,4 +1,19 @@
-//! Caller to model.
+//! Caller to model: packets in, 24 kHz PCM out, as soon as it can be.
+//!
+//! Runs the decisions of the jitter buffer with the decoder. What comes out is one unbroken stream of samples in which
+//! time is exact: appended = RTP time elapsed + `stall_fill_ms`, whatever was lost, late or silent on the way, but for
+//! silence at its end that RTP time may still explain. A packet that cannot be decoded is concealed, never an error of the
+//! call. This file must not know the model or RTP's bytes.
+
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::audio::{CodecError, Decoder, PACKET_SAMPLES_MAX, PacketInfo, RAMP_SAMPLES, ramp_out, samples_to_ms};
+use crate::io::Deadline;
+use crate::jitter::{Decision, FILL_SAMPLES, JitterBuffer, Packet, RtpTime, SeqNo};
 
 crate::report! {
     /// What happened to the caller's packets.
@@ -13,14 +28,16 @@ crate::report! {
         out_of_range,
         /// Packets that never came in time.
         lost,
-        /// Lost packets repaired by in-band FEC.
+        /// Packets repaired by in-band FEC.
         fec,
-        /// Lost packets concealed by expansion.
+        /// Packets concealed by expansion.
         expanded,
         /// Packets that libopus refused; concealed.
         undecodable,
         /// DTMF packets, which take places in the audio's sequence.
         events,
+        /// Jumps of the RTP clock: the timeline goes on from the new time.
+        resyncs,
         /// Audio handed to the model, milliseconds.
         appended_ms,
         /// Silence put in where the wire was silent, milliseconds.
@@ -29,3 +46,171 @@ crate::report! {
         stall_fill_ms,
     }
 }
+
+/// Where samples come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FrameKind {
+    /// A packet, decoded.
+    Decoded,
+    /// A lost packet, repaired from the FEC of the next.
+    Fec,
+    /// Made up by the decoder.
+    Expanded,
+    /// Silence.
+    Silence,
+}
+
+/// Samples to be appended.
+#[derive(Clone, Copy, Debug)]
+pub struct UplinkFrame<'a> {
+    /// 24 kHz mono; 20 ms as a rule, 120 ms at most.
+    pub pcm: &'a [i16],
+    /// When the kernel took in the packet behind them. `None` where there is none.
+    pub received: Option<Instant>,
+    /// How long that packet waited in the jitter buffer.
+    pub waited: Duration,
+    /// Where they come from.
+    pub kind: FrameKind,
+}
+
+/// One call's way from the caller to the model.
+#[derive(Debug)]
+pub struct Uplink {
+    buffer: JitterBuffer,
+    decoder: Decoder,
+    /// The last sample appended, from which silence ramps down.
+    last: i16,
+    undecodable: u64,
+    appended_samples: u64,
+    silence_samples: u64,
+}
+
+impl Uplink {
+    /// An uplink that has heard nothing. The error is an out-of-memory.
+    pub fn new() -> Result<Self, CodecError> {
+        Ok(Self {
+            buffer: JitterBuffer::new(),
+            decoder: Decoder::new()?,
+            last: 0,
+            undecodable: 0,
+            appended_samples: 0,
+            silence_samples: 0,
+        })
+    }
+
+    /// Inserts an audio packet. Sequence number and RTP time (48 kHz) are extended, so that they do not wrap. Call
+    /// [`Uplink::poll`] after each: there is little room for packets that are not asked for.
+    pub fn insert_packet(&mut self, now: Instant, received: Instant, seq: u64, rtp_time: u64, payload: Arc<[u8]>) {
+        let Ok(info) = PacketInfo::of(&payload) else {
+            self.undecodable += 1;
+            return self.buffer.insert_bad(now, SeqNo(seq));
+        };
+        let packet = Packet {
+            time: RtpTime(rtp_time),
+            payload,
+            samples: info.samples,
+            frame_samples: info.frame_samples,
+            is_dtx: info.is_dtx,
+            has_fec: info.has_fec,
+            received,
+            inserted: now,
+        };
+        self.buffer.insert_packet(SeqNo(seq), packet);
+    }
+
+    /// Inserts a DTMF event, which takes a sequence number of the audio. Call [`Uplink::poll`] after it.
+    pub fn insert_event(&mut self, now: Instant, seq: u64) {
+        self.buffer.insert_event(now, SeqNo(seq));
+    }
+
+    /// The peer begins a new stream (another SSRC): numbers and times of the next packet have nothing to do with those
+    /// so far.
+    pub fn restart(&mut self) {
+        self.buffer.restart();
+    }
+
+    /// Hands everything that can be appended now to `sink`, in order.
+    pub fn poll(&mut self, now: Instant, sink: &mut dyn FnMut(UplinkFrame<'_>)) {
+        let mut pcm = [0; PACKET_SAMPLES_MAX];
+        loop {
+            let mut frame = UplinkFrame { pcm: &[], received: None, waited: Duration::ZERO, kind: FrameKind::Silence };
+            match self.buffer.decide(now) {
+                Decision::Wait(_) => return,
+                Decision::Decode(packet) => {
+                    let out = &mut pcm[..usize::from(packet.samples)];
+                    frame.kind = FrameKind::Decoded;
+                    if self.decoder.decode(&packet.payload, out) != Ok(out.len()) {
+                        self.undecodable += 1;
+                        frame.kind = conceal(&mut self.decoder, self.last, out);
+                    }
+                    frame.received = Some(packet.received);
+                    frame.waited = now.saturating_duration_since(packet.inserted);
+                    frame.pcm = out;
+                }
+                Decision::Fec { next, samples } => {
+                    let out = &mut pcm[..samples];
+                    frame.kind = match self.decoder.decode_fec(next, out) {
+                        Ok(()) => FrameKind::Fec,
+                        Err(_) => conceal(&mut self.decoder, self.last, out),
+                    };
+                    frame.pcm = out;
+                }
+                Decision::Expand { samples } => {
+                    let out = &mut pcm[..samples];
+                    frame.kind = conceal(&mut self.decoder, self.last, out);
+                    frame.pcm = out;
+                }
+                Decision::Silence { samples } => {
+                    let out = &mut pcm[..samples];
+                    ramp_out(self.last, out);
+                    frame.pcm = out;
+                }
+            }
+            let samples = frame.pcm.len() as u64;
+            self.appended_samples += samples;
+            if frame.kind == FrameKind::Silence {
+                self.silence_samples += samples;
+            }
+            self.last = frame.pcm.last().copied().unwrap_or(self.last);
+            sink(frame);
+        }
+    }
+
+    /// When [`Uplink::poll`] has more to do without another packet.
+    pub fn deadline(&self) -> Deadline {
+        self.buffer.deadline().map_or(Deadline::NEVER, |at| Deadline::at(at, "uplink silence or gap"))
+    }
+
+    /// What happened so far.
+    pub fn report(&self) -> UplinkReport {
+        let counts = self.buffer.counts();
+        UplinkReport {
+            packets: counts.packets,
+            late: counts.late,
+            duplicates: counts.duplicates,
+            out_of_range: counts.out_of_range,
+            lost: counts.lost,
+            fec: counts.fec,
+            expanded: counts.expanded,
+            undecodable: self.undecodable,
+            events: counts.events,
+            resyncs: counts.resyncs,
+            appended_ms: samples_to_ms(self.appended_samples),
+            silence_ms: samples_to_ms(self.silence_samples),
+            stall_fill_ms: samples_to_ms(counts.stall_fill_samples),
+        }
+    }
+}
+
+/// Fills `out` with expansion; where that fails, with silence.
+fn conceal(decoder: &mut Decoder, last: i16, out: &mut [i16]) -> FrameKind {
+    match decoder.expand(out) {
+        Ok(()) => FrameKind::Expanded,
+        Err(_) => {
+            ramp_out(last, out);
+            FrameKind::Silence
+        }
+    }
+}
+
+const _: () = assert!(RAMP_SAMPLES as u64 <= FILL_SAMPLES, "a frame of silence has room for the way down");
