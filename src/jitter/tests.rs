@@ -351,7 +351,7 @@ fn talk(rng: &mut Rng, path: Path, frames: u64) -> Vec<(u64, u64, u64, bool, boo
         let pause = rng.permille(15);
         let sent = (frame as i64 * 20 * (1000 + path.drift) / 1000) as u64;
         if rng.permille(path.stall_permille) {
-            stalled_until = sent + 50 + rng.below(5_000);
+            stalled_until = stalled_until.max(sent + 50 + rng.below(5_000));
         }
         let at = (sent + 30 + rng.below(path.jitter_ms + 1)).max(stalled_until);
         if losing == 0 && rng.permille(path.loss_permille) {
