@@ -10,6 +10,7 @@ pub mod io;
 pub mod jitter;
 pub mod messages;
 pub mod peer;
+pub mod playout;
 pub mod realtime;
 pub mod stats;
 pub mod wss;

@@ -431,7 +431,9 @@ fn over_any_path_the_timeline_is_exact_and_no_delay_stays_behind() {
             assert_eq!(appended, rtp_elapsed + counts.stall_fill_samples, "seed {seed} {path:?} {counts:?}");
             assert_eq!(counts.elapsed_samples, rtp_elapsed, "seed {seed} {path:?}");
             assert_eq!(decoded, counts.packets, "what got a place was heard: seed {seed} {path:?}");
-            assert_eq!((counts.resyncs, counts.out_of_range), (0, 0), "seed {seed} {path:?}");
+            assert_eq!(counts.resyncs, 0, "seed {seed} {path:?}");
+            // A duplicate that comes behind a long burst is out of the ring's memory.
+            assert!(counts.out_of_range == 0 || path.stall_permille > 0, "seed {seed} {path:?}");
             if path.jitter_ms == 0 && path.stall_permille == 0 && path.drift <= 0 {
                 assert_eq!(counts.stall_fill_samples, 0, "nothing was put in that time did not explain: {path:?}");
             }
