@@ -89,6 +89,11 @@ impl Playout {
         self.chunks.len()
     }
 
+    /// Whether the item at the head has run dry, with more of it to come.
+    pub fn is_waiting(&self) -> bool {
+        self.items.front().is_some_and(|item| item.queued == 0)
+    }
+
     /// Bytes of memory held for samples.
     pub fn memory_bytes(&self) -> usize {
         self.chunks.memory_bytes()

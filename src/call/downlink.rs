@@ -1,4 +1,37 @@
-//! Model to caller.
+//! Model to caller: PCM in bursts in, one Opus packet every 20 ms out.
+//!
+//! Packets leave on an absolute beat: the first one phase after the start, each other a whole number of frames later,
+//! however late the ones before it were. A frame is taken from the queue and encoded at the moment it is sent, so a flush
+//! is exact and nothing that was flushed can still leave. This file must not know RTP's bytes, the model or the peer.
+//!
+//! **Late.** A beat that is served late by less than a frame leaves with the timestamp of its beat. Later than that, the
+//! beats that passed are skipped and counted: one packet leaves, with the timestamp of the newest beat that is due, and
+//! its sequence number follows the last one. The far side sees a pause of the sender. Audio is not lost, it is later by
+//! the beats skipped; sending it in a burst instead would only make the caller's jitter buffer larger for a while.
+//!
+//! **Dry.** When a reply runs dry in the middle of a frame, what is there is sent and the rest of the frame ramps down to
+//! silence; when more comes, it ramps up. Holding the rest back would delay it for nothing: replies come in bursts, and
+//! one that runs dry has stalled for far longer than a frame.
+//!
+//! **Silence.** The stream never stops. After [`SETTLE_FRAMES`] of silence the encoder and the far decoder rest, and the
+//! last payload is sent again and again without encoding.
+
+#[cfg(test)]
+mod tests;
+
+use std::time::{Duration, Instant};
+
+use crate::audio::{
+    CodecError, Encoder, EncoderSettings, FRAME, FRAME_SAMPLES, PAYLOAD_BYTES_MAX, RTP_TICKS_PER_FRAME, ramp_in,
+    ramp_out, samples_to_ms,
+};
+use crate::io::Deadline;
+use crate::playout::Playout;
+pub use crate::playout::{ItemId, Push};
+
+/// Frames of silence that are encoded before the payload is reused: 200 ms. The encoder's level, its noise shaping and
+/// the FEC copy of the last word are through after three; the rest is for a far decoder that lost some of them.
+pub const SETTLE_FRAMES: u32 = 10;
 
 crate::report! {
     /// What was played to the caller.
@@ -15,9 +48,213 @@ crate::report! {
         played_ms,
         /// Audio thrown away on barge-in, milliseconds.
         flushed_ms,
-        /// Audio dropped because the queue was full, milliseconds.
+        /// Audio dropped on arrival, milliseconds: the queue was full, or its item was over.
         dropped_ms,
+        /// Times that an item ran dry before its end.
+        underruns,
         /// Frames whose due time had passed by more than a frame: skipped beats.
         skipped_beats,
+    }
+}
+
+/// What a flush threw away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Flushed {
+    /// The item being played, or the first that waited. Others behind it were not heard at all.
+    pub item: ItemId,
+    /// How much of it was sent, in whole milliseconds. Never more than the model sent of it.
+    pub played_ms: u32,
+    /// How much was thrown away, of it and of those behind it.
+    pub flushed_ms: u32,
+}
+
+/// A packet to be sent now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Beat<'a> {
+    /// The Opus payload.
+    pub payload: &'a [u8],
+    /// RTP timestamp, 48 kHz.
+    pub rtp_time: u32,
+    /// RTP marker: the first packet of speech after silence.
+    pub marker: bool,
+    /// When the beat was due; with beats skipped, the first of them.
+    pub due: Instant,
+    /// Whose audio it is.
+    pub item: Option<ItemId>,
+    /// Whether it is the first packet of its item.
+    pub first_of_item: bool,
+    /// Whether it is the last packet of its item, which has ended.
+    pub last_of_item: bool,
+    /// Whether it is silence.
+    pub silence: bool,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Counts {
+    packets: u64,
+    silence_packets: u64,
+    encoded: u64,
+    queued_samples: u64,
+    played_samples: u64,
+    flushed_samples: u64,
+    dropped_samples: u64,
+    underruns: u64,
+    skipped_beats: u64,
+}
+
+/// One call's way from the model to the caller.
+#[derive(Debug)]
+pub struct Downlink {
+    encoder: Encoder,
+    /// The newest payload; after [`SETTLE_FRAMES`] of silence, the one that is sent again.
+    payload: Box<[u8; PAYLOAD_BYTES_MAX]>,
+    payload_len: usize,
+    playout: Playout,
+    phase: Duration,
+    /// The next beat; `None` before the start.
+    due: Option<Instant>,
+    rtp_time: u32,
+    /// Frames of silence encoded since the last audio, up to [`SETTLE_FRAMES`].
+    settled: u32,
+    /// Whether the last packet was silence.
+    silent: bool,
+    /// The last sample encoded, from which silence ramps down.
+    last: i16,
+    counts: Counts,
+}
+
+impl Downlink {
+    /// A downlink that has not started. `phase` is the time from the start to the first beat, at most a frame: spread it
+    /// over the calls, so that they do not encode together. `rtp_time` is the first timestamp; it should be random.
+    pub fn new(settings: EncoderSettings, phase: Duration, rtp_time: u32) -> Result<Self, CodecError> {
+        Ok(Self {
+            encoder: Encoder::new(settings)?,
+            payload: Box::new([0; PAYLOAD_BYTES_MAX]),
+            payload_len: 0,
+            playout: Playout::new(),
+            phase: phase.min(FRAME),
+            due: None,
+            rtp_time,
+            settled: 0,
+            silent: true,
+            last: 0,
+            counts: Counts::default(),
+        })
+    }
+
+    /// Lets the stream flow from now on. Audio that was pushed before waited for it.
+    pub fn start(&mut self, now: Instant) {
+        self.due.get_or_insert(now + self.phase);
+    }
+
+    /// Queues audio of an item, all or none of it.
+    pub fn push(&mut self, item: ItemId, pcm: &[i16]) -> Push {
+        let push = self.playout.push(item, pcm);
+        match push {
+            Push::Queued => self.counts.queued_samples += pcm.len() as u64,
+            Push::Full | Push::Closed => self.counts.dropped_samples += pcm.len() as u64,
+        }
+        push
+    }
+
+    /// No more audio comes for this item; what waits of it is played.
+    pub fn end_item(&mut self, item: ItemId) {
+        self.playout.end_item(item);
+    }
+
+    /// The caller speaks: throws away all that waits. The next packet is silence, and late audio of these items is
+    /// dropped. `None` when nothing was playing or waiting.
+    pub fn flush(&mut self) -> Option<Flushed> {
+        let flush = self.playout.flush()?;
+        self.counts.flushed_samples += flush.flushed;
+        let ms = |samples| u32::try_from(samples_to_ms(samples)).unwrap_or(u32::MAX);
+        Some(Flushed { item: flush.item, played_ms: ms(flush.played), flushed_ms: ms(flush.flushed) })
+    }
+
+    /// Audio that waits, in milliseconds.
+    pub fn queued_ms(&self) -> u64 {
+        samples_to_ms(self.playout.queued_samples() as u64)
+    }
+
+    /// When the next beat is due.
+    pub fn deadline(&self) -> Deadline {
+        self.due.map_or(Deadline::NEVER, |due| Deadline::at(due, "downlink beat"))
+    }
+
+    /// The packet that is due, if one is. At most one a call: what it returns is to be sent now.
+    pub fn beat(&mut self, now: Instant) -> Option<Beat<'_>> {
+        let due = self.due.filter(|due| *due <= now)?;
+        let skipped = (now - due).as_nanos() / FRAME.as_nanos();
+        let skipped = u32::try_from(skipped).expect("no call lasts for years between two beats");
+        self.counts.skipped_beats += u64::from(skipped);
+        self.due = Some(due + FRAME * skipped + FRAME);
+        let rtp_time = self.rtp_time.wrapping_add(RTP_TICKS_PER_FRAME.wrapping_mul(skipped));
+        self.rtp_time = rtp_time.wrapping_add(RTP_TICKS_PER_FRAME);
+
+        let was_silent = self.silent;
+        let mut frame = [0; FRAME_SAMPLES];
+        let played = self.playout.pop(&mut frame);
+        self.silent = played.is_none();
+        match played {
+            Some(played) => {
+                if was_silent && !played.first {
+                    ramp_in(&mut frame[..played.samples]);
+                }
+                if played.samples < FRAME_SAMPLES {
+                    let (audio, rest) = frame.split_at_mut(played.samples);
+                    ramp_out(audio[played.samples - 1], rest);
+                }
+                self.counts.played_samples += played.samples as u64;
+                self.settled = 0;
+                self.encode(&frame);
+            }
+            None => {
+                self.counts.silence_packets += 1;
+                if !was_silent && self.playout.is_waiting() {
+                    self.counts.underruns += 1;
+                }
+                if self.settled < SETTLE_FRAMES {
+                    ramp_out(self.last, &mut frame);
+                    self.settled += 1;
+                    self.encode(&frame);
+                }
+            }
+        }
+        self.counts.packets += 1;
+        Some(Beat {
+            payload: &self.payload[..self.payload_len],
+            rtp_time,
+            marker: was_silent && !self.silent,
+            due,
+            item: played.map(|played| played.item),
+            first_of_item: played.is_some_and(|played| played.first),
+            last_of_item: played.is_some_and(|played| played.last),
+            silence: self.silent,
+        })
+    }
+
+    /// What happened so far.
+    pub fn report(&self) -> DownlinkReport {
+        let counts = &self.counts;
+        DownlinkReport {
+            packets: counts.packets,
+            silence_packets: counts.silence_packets,
+            encoded: counts.encoded,
+            queued_ms: samples_to_ms(counts.queued_samples),
+            played_ms: samples_to_ms(counts.played_samples),
+            flushed_ms: samples_to_ms(counts.flushed_samples),
+            dropped_ms: samples_to_ms(counts.dropped_samples),
+            underruns: counts.underruns,
+            skipped_beats: counts.skipped_beats,
+        }
+    }
+
+    fn encode(&mut self, frame: &[i16; FRAME_SAMPLES]) {
+        self.payload_len = self
+            .encoder
+            .encode(frame, &mut self.payload[..])
+            .expect("a whole frame, with room for the longest payload, is all that libopus asks for");
+        self.last = frame[FRAME_SAMPLES - 1];
+        self.counts.encoded += 1;
     }
 }
