@@ -172,6 +172,11 @@ impl JitterBuffer {
         }
     }
 
+    /// Whether packets wait behind a gap.
+    pub fn holds_packets(&self) -> bool {
+        self.ring.as_ref().is_some_and(|ring| !ring.is_empty())
+    }
+
     /// How long a gap is waited for as of now.
     pub fn gap_wait(&self) -> Duration {
         self.lateness.wait()

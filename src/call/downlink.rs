@@ -79,14 +79,12 @@ pub struct Beat<'a> {
     pub marker: bool,
     /// When the beat was due; with beats skipped, the first of them.
     pub due: Instant,
-    /// Whose audio it is.
+    /// Whose audio it is; `None` is silence.
     pub item: Option<ItemId>,
     /// Whether it is the first packet of its item.
     pub first_of_item: bool,
     /// Whether it is the last packet of its item, which has ended.
     pub last_of_item: bool,
-    /// Whether it is silence.
-    pub silence: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -195,29 +193,26 @@ impl Downlink {
         let mut frame = [0; FRAME_SAMPLES];
         let played = self.playout.pop(&mut frame);
         self.silent = played.is_none();
-        match played {
-            Some(played) => {
-                if was_silent && !played.first {
-                    ramp_in(&mut frame[..played.samples]);
-                }
-                if played.samples < FRAME_SAMPLES {
-                    let (audio, rest) = frame.split_at_mut(played.samples);
-                    ramp_out(audio[played.samples - 1], rest);
-                }
-                self.counts.played_samples += played.samples as u64;
-                self.settled = 0;
-                self.encode(&frame);
+        if let Some(played) = played {
+            if was_silent && !played.first {
+                ramp_in(&mut frame[..played.samples]);
             }
-            None => {
-                self.counts.silence_packets += 1;
-                if !was_silent && self.playout.is_waiting() {
-                    self.counts.underruns += 1;
-                }
-                if self.settled < SETTLE_FRAMES {
-                    ramp_out(self.last, &mut frame);
-                    self.settled += 1;
-                    self.encode(&frame);
-                }
+            if played.samples < FRAME_SAMPLES {
+                let (audio, rest) = frame.split_at_mut(played.samples);
+                ramp_out(audio[played.samples - 1], rest);
+            }
+            self.counts.played_samples += played.samples as u64;
+            self.settled = 0;
+            self.encode(&frame);
+        } else {
+            self.counts.silence_packets += 1;
+            if !was_silent && self.playout.is_waiting() {
+                self.counts.underruns += 1;
+            }
+            if self.settled < SETTLE_FRAMES {
+                ramp_out(self.last, &mut frame);
+                self.settled += 1;
+                self.encode(&frame);
             }
         }
         self.counts.packets += 1;
@@ -229,7 +224,6 @@ impl Downlink {
             item: played.map(|played| played.item),
             first_of_item: played.is_some_and(|played| played.first),
             last_of_item: played.is_some_and(|played| played.last),
-            silence: self.silent,
         })
     }
 

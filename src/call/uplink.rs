@@ -204,13 +204,11 @@ impl Uplink {
 
 /// Fills `out` with expansion; where that fails, with silence.
 fn conceal(decoder: &mut Decoder, last: i16, out: &mut [i16]) -> FrameKind {
-    match decoder.expand(out) {
-        Ok(()) => FrameKind::Expanded,
-        Err(_) => {
-            ramp_out(last, out);
-            FrameKind::Silence
-        }
+    if decoder.expand(out).is_ok() {
+        return FrameKind::Expanded;
     }
+    ramp_out(last, out);
+    FrameKind::Silence
 }
 
 const _: () = assert!(RAMP_SAMPLES as u64 <= FILL_SAMPLES, "a frame of silence has room for the way down");

@@ -23,7 +23,9 @@ const EXPAND_STEP: u64 = 60;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Step {
     /// Decode it; this much of the gap before it was expanded.
-    Decode { expanded: u64 },
+    Decode {
+        expanded: u64,
+    },
     Fec(u64),
     Expand(u64),
     Silence(u64),

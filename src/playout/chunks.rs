@@ -8,7 +8,7 @@ pub(super) const CHUNK_SAMPLES: usize = 12_000;
 
 #[derive(Debug, Default)]
 pub(super) struct Chunks {
-    chunks: VecDeque<Box<[i16; CHUNK_SAMPLES]>>,
+    store: VecDeque<Box<[i16; CHUNK_SAMPLES]>>,
     /// Samples of the first chunk that were taken.
     taken: usize,
     len: usize,
@@ -20,19 +20,19 @@ impl Chunks {
     }
 
     pub(super) fn memory_bytes(&self) -> usize {
-        self.chunks.len() * CHUNK_SAMPLES * size_of::<i16>() + self.chunks.capacity() * size_of::<usize>()
+        self.store.len() * CHUNK_SAMPLES * size_of::<i16>() + self.store.capacity() * size_of::<usize>()
     }
 
     pub(super) fn push(&mut self, mut pcm: &[i16]) {
         while !pcm.is_empty() {
             let end = self.taken + self.len;
             let (chunk, at) = (end / CHUNK_SAMPLES, end % CHUNK_SAMPLES);
-            if chunk == self.chunks.len() {
+            if chunk == self.store.len() {
                 let zeroed = vec![0; CHUNK_SAMPLES].into_boxed_slice();
-                self.chunks.push_back(zeroed.try_into().expect("it has the length of a chunk"));
+                self.store.push_back(zeroed.try_into().expect("it has the length of a chunk"));
             }
             let (now, later) = pcm.split_at(pcm.len().min(CHUNK_SAMPLES - at));
-            self.chunks[chunk][at..at + now.len()].copy_from_slice(now);
+            self.store[chunk][at..at + now.len()].copy_from_slice(now);
             self.len += now.len();
             pcm = later;
         }
@@ -44,11 +44,11 @@ impl Chunks {
         while !out.is_empty() {
             let n = out.len().min(CHUNK_SAMPLES - self.taken);
             let (now, later) = out.split_at_mut(n);
-            now.copy_from_slice(&self.chunks[0][self.taken..self.taken + n]);
+            now.copy_from_slice(&self.store[0][self.taken..self.taken + n]);
             self.taken += n;
             self.len -= n;
             if self.taken == CHUNK_SAMPLES {
-                self.chunks.pop_front();
+                self.store.pop_front();
                 self.taken = 0;
             }
             out = later;

@@ -1,6 +1,6 @@
 use super::*;
 use crate::audio::testing::{Rng, best_correlation, rms, speech};
-use crate::audio::{Bandwidth, Decoder, PACKET_SAMPLES_MAX};
+use crate::audio::{Decoder, PACKET_SAMPLES_MAX};
 
 const A: ItemId = ItemId(1);
 const B: ItemId = ItemId(2);
@@ -27,7 +27,12 @@ struct Sent {
     item: Option<ItemId>,
     first: bool,
     last: bool,
-    silence: bool,
+}
+
+impl Sent {
+    fn silence(&self) -> bool {
+        self.item.is_none()
+    }
 }
 
 impl Call {
@@ -44,8 +49,8 @@ impl Call {
         let samples = self.decoder.decode(beat.payload, &mut out).unwrap();
         assert_eq!(samples, FRAME_SAMPLES);
         self.heard.extend_from_slice(&out[..samples]);
-        let Beat { rtp_time, marker, due, item, first_of_item, last_of_item, silence, .. } = beat;
-        Some(Sent { rtp_time, marker, due, item, first: first_of_item, last: last_of_item, silence })
+        let Beat { rtp_time, marker, due, item, first_of_item, last_of_item, .. } = beat;
+        Some(Sent { rtp_time, marker, due, item, first: first_of_item, last: last_of_item })
     }
 
     /// The next beats, each on time.
@@ -53,7 +58,8 @@ impl Call {
         (0..count)
             .map(|_| {
                 let due = self.downlink.deadline().at.unwrap();
-                assert_eq!(self.downlink.beat(due - Duration::from_nanos(1)), None, "early");
+                let early = due.checked_sub(Duration::from_nanos(1)).unwrap();
+                assert_eq!(self.downlink.beat(early), None, "early");
                 self.beat(due).unwrap()
             })
             .collect()
@@ -122,7 +128,7 @@ fn the_caller_hears_the_reply() {
     let (likeness, delay) = best_correlation(&said, &call.heard);
     assert!(likeness > 0.9, "correlation {likeness} at {delay} samples");
     assert!(sent[0].marker && sent[0].first && sent[149].last);
-    assert!(sent[1..].iter().all(|beat| !beat.marker && !beat.first && !beat.silence));
+    assert!(sent[1..].iter().all(|beat| !beat.marker && !beat.first && !beat.silence()));
     assert_eq!(call.downlink.report().played_ms, 3_000);
 }
 
@@ -146,29 +152,28 @@ fn silence_is_encoded_until_it_has_settled_and_then_costs_nothing() {
 
 #[test]
 fn repeated_silence_is_silent_and_speech_after_it_is_clear_for_every_encoder() {
-    let said = speech(100);
-    for bitrate in [8_000, 20_000, 32_000, 64_000] {
+    let said = speech(60);
+    for bitrate in [8_000, 20_000, 64_000] {
         for band in [8_000, 16_000, 48_000] {
-            for complexity in [0, 5, 10] {
+            for complexity in [0, 5] {
                 let (mut call, _) = Call::new(EncoderSettings::for_peer(Some(bitrate), Some(band), true, complexity));
                 call.downlink.push(A, &said);
                 call.downlink.end_item(A);
-                call.beats(100 + 4);
+                call.beats(60 + 4);
                 call.heard.clear();
-                call.beats(500);
+                call.beats(300);
                 let what = format!("{bitrate} bit/s, {band} Hz, complexity {complexity}");
                 let loudest = call.heard.chunks(FRAME_SAMPLES).map(rms).fold(0.0, f64::max);
                 assert!(loudest < 2.0, "silence at {loudest}: {what}");
                 call.heard.clear();
                 call.downlink.push(B, &said);
-                call.beats(100);
+                call.beats(60);
                 let (likeness, _) = best_correlation(&said, &call.heard);
                 let bar = if bitrate == 8_000 || band == 8_000 { 0.8 } else { 0.9 };
                 assert!(likeness > bar, "correlation {likeness}: {what}");
             }
         }
     }
-    assert_eq!(Bandwidth::for_playback_rate(48_000), Bandwidth::Full);
 }
 
 #[test]
@@ -179,7 +184,7 @@ fn a_flush_is_immediate_and_exact_to_the_frame() {
     call.downlink.push(B, &speech(25));
     let sent = call.beats(13).iter().filter(|beat| beat.item == Some(A)).count() as u32;
     assert_eq!(call.downlink.flush(), Some(Flushed { item: A, played_ms: 20 * sent, flushed_ms: 1_500 - 20 * sent }));
-    assert!(call.beats(1)[0].silence);
+    assert!(call.beats(1)[0].silence());
     assert_eq!((call.downlink.push(A, &[1; 480]), call.downlink.push(B, &[1; 480])), (Push::Closed, Push::Closed));
     assert_eq!(call.downlink.flush(), None, "a second barge-in finds nothing");
     let report = call.downlink.report();
@@ -190,7 +195,9 @@ fn a_flush_is_immediate_and_exact_to_the_frame() {
 #[test]
 fn a_flush_in_the_middle_of_a_word_does_not_click() {
     // A steady tone at its loudest when it is cut: a click would be a step as high as the tone.
-    let tone: Vec<i16> = (0..48_000).map(|n| ((f64::from(n) / 24_000.0 * 220.0 * 6.283).sin() * 12_000.0) as i16).collect();
+    let tone: Vec<i16> = (0..48_000)
+        .map(|n| ((f64::from(n) / 24_000.0 * 220.0 * std::f64::consts::TAU).sin() * 12_000.0) as i16)
+        .collect();
     let (mut call, _) = Call::new(EncoderSettings::for_peer(Some(64_000), None, false, 10));
     call.downlink.push(A, &tone[..20 * FRAME_SAMPLES - 20]);
     call.downlink.push(A, &tone[20 * FRAME_SAMPLES - 20..]);
@@ -221,7 +228,7 @@ fn a_reply_that_runs_dry_plays_what_it_has_and_goes_on() {
     call.downlink.push(A, &speech(1)[..100]);
     assert_eq!(call.beats(1)[0].item, Some(A));
     let dry = call.beats(3);
-    assert!(dry.iter().all(|beat| beat.silence && beat.item.is_none()));
+    assert!(dry.iter().all(Sent::silence));
     call.downlink.push(A, &speech(2));
     let more = call.beats(2);
     assert!(more[0].marker && !more[0].first);
