@@ -204,7 +204,7 @@ enum State {
     /// `session.updated`.
     ExpectUpdated,
     Live,
-    /// A close frame is out, or answered; the other end closes, or time runs out.
+    /// A close frame is out: the other end answers it, or time runs out.
     Closing {
         until: Instant,
     },

@@ -8,6 +8,10 @@
 mod client;
 mod frame;
 pub mod memory;
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
 mod tls;
 mod upgrade;
 

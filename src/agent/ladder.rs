@@ -110,12 +110,12 @@ impl Agent {
 
     /// Says goodbye where somebody is there to hear it, and closes everything else.
     pub(super) fn wind_up(&mut self, now: Instant) {
-        if let Some(client) = &mut self.client {
-            client.close();
-            // Also when the other end closed: it closes the connection once it has read our answer.
-            self.state = State::Closing { until: now + CLOSE_WAIT };
-        } else {
-            self.finish();
+        match &mut self.client {
+            Some(client) if client.is_open() => {
+                client.close();
+                self.state = State::Closing { until: now + CLOSE_WAIT };
+            }
+            _ => self.finish(),
         }
     }
 
