@@ -413,13 +413,12 @@ impl Agent {
     /// When [`Agent::handle_timeout`] wants to run.
     pub fn deadline(&self) -> Deadline {
         let of_client = self.client.as_ref().map_or(Deadline::NEVER, |client| client.deadline());
+        let stalled = self.stalled.map_or(Deadline::NEVER, |at| Deadline::at(at, "model stopped reading"));
+        let of_client = stalled.min(of_client);
         match self.state {
             State::Closed => Deadline::NEVER,
             State::Closing { until } => Deadline::at(until, "model close"),
-            State::Live => {
-                let stalled = self.stalled.map_or(Deadline::NEVER, |at| Deadline::at(at, "model stopped reading"));
-                stalled.min(of_client).min(self.turns.deadline()).min(self.keypad.deadline())
-            }
+            State::Live => of_client.min(self.turns.deadline()).min(self.keypad.deadline()),
             _ => Deadline::at(self.opened + LADDER_WAIT, "model connect").min(of_client).min(self.dial.deadline()),
         }
     }
@@ -445,17 +444,6 @@ impl Agent {
             self.greet = Greet::Wanted;
             self.ask(now);
         }
-    }
-
-    /// The caller heard the first `played_ms` milliseconds of this item, and hears no more of it. What the model generated
-    /// beyond that is taken from its memory of the conversation.
-    pub fn truncate(&mut self, now: Instant, item: ItemId, played_ms: u32) {
-        self.cut(now, item, played_ms);
-    }
-
-    /// The playout is full: the rest of this item is dropped and its response cancelled. Once per item.
-    pub fn refuse_item(&mut self, now: Instant, item: ItemId) {
-        self.refuse(now, item);
     }
 
     /// The caller pressed a key. Digits are gathered until a pause or `#` and then told to the model as text, since it does

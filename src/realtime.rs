@@ -22,7 +22,6 @@ pub const SAMPLE_RATE: u32 = 24_000;
 /// Samples of a millisecond.
 pub const SAMPLES_PER_MS: usize = SAMPLE_RATE as usize / 1000;
 
-
 /// JSON text that has been parsed once and found valid.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Json(pub String);

@@ -59,7 +59,8 @@ impl Agent {
                     self.end(now, CloseReason::AgentClosed, &detail, sink);
                 }
                 (_, Event::Closed { code, reason }) => {
-                    let detail = format!("the model closed before the session was ready: {}", close_words(code, &reason));
+                    let detail =
+                        format!("the model closed before the session was ready: {}", close_words(code, &reason));
                     self.end(now, CloseReason::AgentSession, &detail, sink);
                 }
             }

@@ -158,9 +158,11 @@ impl Agent {
         self.report.barge_ins += u64::from(!std::mem::replace(&mut self.barged_in, true));
     }
 
-    pub(super) fn cut(&mut self, now: Instant, id: ItemId, played_ms: u32) {
-        let number = self.number();
-        let Some(item) = self.items.by_id(id) else { return };
+    /// The caller heard the first `played_ms` milliseconds of this item, and hears no more of it. What the model generated
+    /// beyond that is taken from its memory of the conversation; nothing is sent for an item that was heard to its end.
+    pub fn truncate(&mut self, now: Instant, item: ItemId, played_ms: u32) {
+        let id = self.number();
+        let Some(item) = self.items.by_id(item) else { return };
         item.silenced = true;
         let heard_all = item.done && played_ms >= item.received_ms();
         if std::mem::replace(&mut item.truncated, true) || heard_all || self.state != State::Live {
@@ -171,16 +173,17 @@ impl Agent {
         self.count_barge_in();
         if audio_end_ms == 0 {
             self.report.deletions += 1;
-            self.send(now, ClientEvent::Delete { id: number, item: &name });
+            self.send(now, ClientEvent::Delete { id, item: &name });
         } else {
             self.report.truncations += 1;
-            self.send(now, ClientEvent::Truncate { id: number, item: &name, audio_end_ms });
+            self.send(now, ClientEvent::Truncate { id, item: &name, audio_end_ms });
         }
     }
 
-    pub(super) fn refuse(&mut self, now: Instant, id: ItemId) {
-        let number = self.number();
-        let Some(Item { silenced, done, response, .. }) = self.items.by_id(id) else { return };
+    /// The playout is full: the rest of this item is dropped and its response cancelled. Once per item.
+    pub fn refuse_item(&mut self, now: Instant, item: ItemId) {
+        let id = self.number();
+        let Some(Item { silenced, done, response, .. }) = self.items.by_id(item) else { return };
         if std::mem::replace(silenced, true) || self.state != State::Live {
             return;
         }
@@ -188,7 +191,7 @@ impl Agent {
         let (done, response) = (*done, response.clone());
         self.turns.silence(&response);
         if !done && (response.is_empty() || self.turns.is_active(&response)) {
-            self.send(now, ClientEvent::Cancel { id: number, response: &response });
+            self.send(now, ClientEvent::Cancel { id, response: &response });
         }
     }
 

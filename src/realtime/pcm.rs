@@ -23,7 +23,7 @@ pub struct PcmDecoder {
 }
 
 impl PcmDecoder {
-    /// Allocates the buffers, 24 KiB.
+    /// Allocates the buffers, 12 KiB.
     pub fn new() -> Self {
         Self { bytes: vec![0; 1 + PIECE_BYTES].into(), samples: Vec::with_capacity(PIECE_BYTES.div_ceil(2) + 1) }
     }

@@ -407,7 +407,9 @@ mod tests {
             ServerEvent::parse(text).unwrap()
         }
         assert_eq!(
-            other(r#"{"type":"session.created","event_id":"e","session":{"id":"sess_1","model":"gpt-realtime-2.1","tools":[{"a":{}}]}}"#),
+            other(
+                r#"{"type":"session.created","event_id":"e","session":{"id":"sess_1","model":"gpt-realtime-2.1","tools":[{"a":{}}]}}"#
+            ),
             ServerEvent::SessionCreated { model: "gpt-realtime-2.1".into() }
         );
         assert_eq!(other(r#"{"type":"session.updated","session":{}}"#), ServerEvent::SessionUpdated);
@@ -443,7 +445,9 @@ mod tests {
             (ResponseStatus::Cancelled, String::new())
         );
         assert_eq!(
-            done(r#""status":"failed","status_details":{"type":"failed","error":{"type":"server_error","code":"rate_limit_exceeded","message":"Slow down."}}"#),
+            done(
+                r#""status":"failed","status_details":{"type":"failed","error":{"type":"server_error","code":"rate_limit_exceeded","message":"Slow down."}}"#
+            ),
             (ResponseStatus::Failed, "rate_limit_exceeded: Slow down.".into())
         );
         assert_eq!(
@@ -457,10 +461,14 @@ mod tests {
     fn only_a_complete_function_call_is_one() {
         let item = |item: &str| {
             ServerEvent::parse(&format!(r#"{{"type":"response.output_item.done","response_id":"r","item":{item}}}"#))
-                .map(|event| matches!(event, ServerEvent::FunctionCall { call, name, .. } if call == "c" && name == "f"))
+                .map(
+                    |event| matches!(event, ServerEvent::FunctionCall { call, name, .. } if call == "c" && name == "f"),
+                )
                 .unwrap()
         };
-        assert!(item(r#"{"type":"function_call","status":"completed","call_id":"c","name":"f","arguments":"{\"a\":1}"}"#));
+        assert!(item(
+            r#"{"type":"function_call","status":"completed","call_id":"c","name":"f","arguments":"{\"a\":1}"}"#
+        ));
         assert!(item(r#"{"type":"function_call","call_id":"c","name":"f"}"#));
         assert!(!item(r#"{"type":"function_call","status":"incomplete","call_id":"c","name":"f"}"#));
         assert!(!item(r#"{"type":"function_call","name":"f"}"#));
@@ -478,7 +486,12 @@ mod tests {
         assert!(error(r#"{"code":"response_cancel_not_active","message":"m"}"#).0);
         assert!(error(r#"{"type":"conversation_already_has_active_response"}"#).0);
         assert!(error(r#"{"message":"Audio content of 9800ms is already shorter than 11579ms","event_id":null}"#).0);
-        assert!(error(r#"{"code":"unsupported_content_type","message":"Only model output audio messages can be truncated"}"#).0);
+        assert!(
+            error(
+                r#"{"code":"unsupported_content_type","message":"Only model output audio messages can be truncated"}"#
+            )
+            .0
+        );
         assert_eq!(
             error(r#"{"type":"invalid_request_error","code":"session_expired","message":"60 minutes."}"#),
             (false, "session_expired: 60 minutes.".into())
@@ -490,7 +503,8 @@ mod tests {
     #[test]
     fn a_field_of_another_kind_counts_as_absent() {
         for odd in ["null", "1", "-1", "1.5", "true", "[1,[2]]", r#"{"a":{"b":[]}}"#] {
-            let text = format!(r#"{{"type":"response.output_audio.done","item_id":{odd},"delta":{odd},"error":{odd}}}"#);
+            let text =
+                format!(r#"{{"type":"response.output_audio.done","item_id":{odd},"delta":{odd},"error":{odd}}}"#);
             assert_eq!(ServerEvent::parse(&text), Some(ServerEvent::AudioDone { item: "".into() }), "{text}");
         }
     }

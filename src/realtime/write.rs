@@ -1,6 +1,7 @@
 //! What is said to the model, written from templates into a buffer that is appended to.
 
-use std::io::Write;
+use std::fmt::Write as _;
+use std::io::Write as _;
 
 use super::{Json, SAMPLE_RATE, SessionSettings, pcm};
 
@@ -158,11 +159,13 @@ impl ClientEvent<'_> {
             Self::Cancel { id, response: "" } => {
                 put!(out, r#"{{"type":"response.cancel","event_id":"cancel_{id}"}}"#);
             }
-            Self::Cancel { id, response } => put!(
-                out,
-                r#"{{"type":"response.cancel","event_id":"cancel_{id}","response_id":{}}}"#,
-                Quoted(response)
-            ),
+            Self::Cancel { id, response } => {
+                put!(
+                    out,
+                    r#"{{"type":"response.cancel","event_id":"cancel_{id}","response_id":{}}}"#,
+                    Quoted(response)
+                );
+            }
             Self::Truncate { id, item, audio_end_ms } => put!(
                 out,
                 r#"{{"type":"conversation.item.truncate","event_id":"truncate_{id}","item_id":{},"content_index":0,"audio_end_ms":{audio_end_ms}}}"#,
@@ -205,7 +208,7 @@ pub fn path_with_model(path: &str, model: &str) -> String {
         if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
             result.push(char::from(byte));
         } else {
-            result.push_str(&format!("%{byte:02X}"));
+            write!(result, "%{byte:02X}").expect("a String takes everything");
         }
     }
     result
@@ -277,10 +280,7 @@ mod tests {
         let session = &written(|out| session_update(out, &settings))["session"];
         assert_eq!(session["audio"]["output"]["voice"], "marin");
         assert_eq!(session["audio"]["input"]["turn_detection"], Value::Null);
-        assert_eq!(
-            session["audio"]["input"]["transcription"],
-            json!({"model": "gpt-transcribe", "language": "pt"})
-        );
+        assert_eq!(session["audio"]["input"]["transcription"], json!({"model": "gpt-transcribe", "language": "pt"}));
         assert_eq!(session["tools"], json!([{"type": "function", "name": "f"}]));
         assert_eq!(session["tool_choice"], "auto");
         let instructions = session["instructions"].as_str().unwrap();

@@ -39,10 +39,7 @@ impl Identity {
             .with_safe_default_protocol_versions()
             .unwrap()
             .with_no_client_auth()
-            .with_single_cert(
-                vec![certificate.der().clone()],
-                PrivateKeyDer::Pkcs8(key.serialize_der().into()),
-            )
+            .with_single_cert(vec![certificate.der().clone()], PrivateKeyDer::Pkcs8(key.serialize_der().into()))
             .unwrap();
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         Self { der: certificate.der().to_vec(), config: Arc::new(config) }
@@ -50,7 +47,7 @@ impl Identity {
 }
 
 enum State {
-    Handshake(Option<MidHandshake<ServerHandshake<MemoryStream, Capture>>>),
+    Handshake(Option<Box<MidHandshake<ServerHandshake<MemoryStream, Capture>>>>),
     Open(Box<WebSocket<MemoryStream>>),
     Over,
 }
@@ -64,11 +61,8 @@ impl tungstenite::handshake::server::Callback for Capture {
         request: &Request,
         response: Response,
     ) -> Result<Response, tungstenite::handshake::server::ErrorResponse> {
-        let headers: Vec<_> = request
-            .headers()
-            .iter()
-            .map(|(name, value)| format!("{name}: {}", value.to_str().unwrap()))
-            .collect();
+        let headers: Vec<_> =
+            request.headers().iter().map(|(name, value)| format!("{name}: {}", value.to_str().unwrap())).collect();
         self.0.send(format!("{}\n{}", request.uri(), headers.join("\n"))).unwrap();
         Ok(response)
     }
@@ -94,7 +88,7 @@ impl Server {
     pub(crate) fn plain() -> Self {
         let (sender, head) = std::sync::mpsc::channel();
         let state = match tungstenite::accept_hdr(MemoryStream::default(), Capture(sender)) {
-            Err(HandshakeError::Interrupted(handshake)) => State::Handshake(Some(handshake)),
+            Err(HandshakeError::Interrupted(handshake)) => State::Handshake(Some(Box::new(handshake))),
             _ => unreachable!("nothing was received"),
         };
         Self { state, tls: None, head, received: vec![], pings: 0, pongs: 0, closed: None, out: vec![] }
@@ -146,7 +140,7 @@ impl Server {
                         self.out.append(socket.get_mut().outgoing());
                         self.state = State::Open(Box::new(socket));
                     }
-                    Err(HandshakeError::Interrupted(later)) => *handshake = Some(later),
+                    Err(HandshakeError::Interrupted(later)) => *handshake = Some(Box::new(later)),
                     Err(HandshakeError::Failure(error)) => panic!("the client's request is refused: {error}"),
                 }
             }

@@ -164,7 +164,7 @@ fn a_refusal_with_an_endless_or_missing_body_is_told_all_the_same() {
     let mut rig = Rig::new(None);
     rig.receive(b"HTTP/1.1 401 No\r\nContent-Length: 100\r\n\r\nhalf a bo");
     assert_eq!(rig.client.deadline(), crate::io::Deadline::at(rig.now + BODY_WAIT, "refusal body"));
-    rig.pass(BODY_WAIT - Duration::from_millis(1));
+    rig.pass(Duration::from_millis(999));
     assert!(rig.events.is_empty());
     rig.pass(Duration::from_millis(1));
     assert_eq!(rig.events, [failed(Step::Http { status: Some(401) }, "half a bo")]);
@@ -286,13 +286,13 @@ fn the_longest_message_allowed_passes() {
 #[test]
 fn broken_frames_end_the_connection() {
     for (bytes, code) in [
-        (&[0x83, 0][..], 1002),             // reserved opcode
-        (&[0xc1, 0], 1002),                 // compressed, which was not agreed
-        (&[0x81, 0x80, 1, 2, 3, 4], 1002),  // masked
-        (&[0x80, 0], 1002),                 // continues nothing
-        (&[0x09, 0], 1002),                 // fragmented ping
-        (&[0x81, 2, 0xff, 0xff], 1007),     // not UTF-8
-        (&[0x89, 126, 0, 126], 1002),       // ping of 126 bytes, once they are there
+        (&[0x83, 0][..], 1002),            // reserved opcode
+        (&[0xc1, 0], 1002),                // compressed, which was not agreed
+        (&[0x81, 0x80, 1, 2, 3, 4], 1002), // masked
+        (&[0x80, 0], 1002),                // continues nothing
+        (&[0x09, 0], 1002),                // fragmented ping
+        (&[0x81, 2, 0xff, 0xff], 1007),    // not UTF-8
+        (&[0x89, 126, 0, 126], 1002),      // ping of 126 bytes, once they are there
     ] {
         let (mut rig, mut server) = open();
         server.send_raw(bytes);
@@ -409,7 +409,7 @@ fn mutated_bytes_never_panic_and_end_at_most_once() {
         rig.drain();
         server.handle(&std::mem::take(&mut rig.written));
         let mut bytes = [server.poll_write(), frames.clone()].concat();
-        for _ in 0..1 + next() % 4 {
+        for _ in 0..=next() % 4 {
             let at = next() % bytes.len();
             match next() % 3 {
                 0 => bytes[at] ^= 1 << (next() % 8),

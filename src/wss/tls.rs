@@ -144,7 +144,9 @@ fn words(error: &Error, host: &str) -> String {
             other => format!("the certificate of {host} is not acceptable: {other}"),
         },
         Error::AlertReceived(alert) => format!("{host} refused the handshake: {alert:?}"),
-        Error::InvalidMessage(_) => format!("{host} does not speak TLS on this port, or the bytes were changed: {error}"),
+        Error::InvalidMessage(_) => {
+            format!("{host} does not speak TLS on this port, or the bytes were changed: {error}")
+        }
         Error::PeerIncompatible(_) => format!("{host} offers no TLS version or cipher that is acceptable: {error}"),
         other => other.to_string(),
     }

@@ -110,7 +110,9 @@ impl Upgrade {
                 Answer::Refused(Refusal::new(now, &response, &self.head[body_at..]))
             }
             Err(HandshakeError::Failure(error)) => Answer::Invalid(format!("not an answer to an upgrade: {error}")),
-            Err(HandshakeError::Interrupted(_)) => Answer::Invalid("not an answer to an upgrade: its head is odd".into()),
+            Err(HandshakeError::Interrupted(_)) => {
+                Answer::Invalid("not an answer to an upgrade: its head is odd".into())
+            }
         }
     }
 }
