@@ -5,6 +5,7 @@
 //! [`HEAD_BYTES_MAX`], [`MESSAGE_BYTES_MAX`] and the bytes of one feed. TLS, sockets, time and the meaning of the
 //! messages are none of its business.
 
+use tungstenite::error::ProtocolError;
 use tungstenite::handshake::machine::TryParse;
 use tungstenite::handshake::server::{Request, create_response, write_response};
 use tungstenite::protocol::frame::coding::CloseCode;
@@ -202,7 +203,8 @@ impl ServerConnection {
 
     fn refuse(&mut self, status: &str, why: &str) -> ServerEvent {
         let body = format!("This server speaks WebSocket only: {why}.\n");
-        let upgrade = if status.starts_with("426") { "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n" } else { "" };
+        let upgrade =
+            if status.starts_with("426") { "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n" } else { "" };
         let length = body.len();
         self.outgoing.extend_from_slice(
             format!(
@@ -228,8 +230,11 @@ fn next_message(socket: &mut WebSocket<MemoryStream>) -> Option<ServerEvent> {
             // Tungstenite answers pings and closes on the next read.
             Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_) | Message::Close(_)) => continue,
             Err(Error::Io(error)) if error.kind() == std::io::ErrorKind::WouldBlock => return None,
-            Err(Error::ConnectionClosed | Error::AlreadyClosed) => Over::Closed,
-            Err(Error::Protocol(tungstenite::error::ProtocolError::ResetWithoutClosingHandshake)) => Over::Closed,
+            Err(
+                Error::ConnectionClosed
+                | Error::AlreadyClosed
+                | Error::Protocol(ProtocolError::ResetWithoutClosingHandshake),
+            ) => Over::Closed,
             Err(error) => {
                 let code = match error {
                     Error::Capacity(_) => CloseCode::Size,
