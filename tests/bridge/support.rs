@@ -1,0 +1,5 @@
+//! What the tests share and none of them is about.
+
+pub(crate) mod crypto;
+pub(crate) mod rng;
+pub(crate) mod rtc_client;
