@@ -9,10 +9,12 @@
 pub(crate) mod answer;
 pub(crate) mod call;
 pub(crate) mod offer;
+pub(crate) mod pump;
 pub(crate) mod record;
 pub(crate) mod script;
 mod stun;
-#[cfg(test)]
+
+mod real_sockets;
 mod virtual_time;
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
@@ -58,7 +60,7 @@ pub(crate) struct Relay {
 
 #[derive(Debug)]
 struct Entry {
-    call: Call,
+    call: Box<Call>,
     /// Where it stands in `deadlines`.
     deadline: Instant,
 }
@@ -88,7 +90,7 @@ impl Relay {
         self.by_ufrag.insert(offer.ufrag.clone(), key);
         let call = Call::new(now, offer, script, &self.crypto, &mut self.rng);
         self.deadlines.insert((now, key));
-        self.calls.insert(key, Entry { call, deadline: now });
+        self.calls.insert(key, Entry { call: Box::new(call), deadline: now });
         (key, text)
     }
 

@@ -80,7 +80,8 @@ impl Answer {
             return Err(AnswerError::NotSha256);
         }
         let bytes = hex.split(':').map(|byte| u8::from_str_radix(byte, 16));
-        let fingerprint: Vec<u8> = bytes.collect::<Result<_, _>>().map_err(|_| AnswerError::Malformed("a=fingerprint:"))?;
+        let fingerprint: Vec<u8> =
+            bytes.collect::<Result<_, _>>().map_err(|_| AnswerError::Malformed("a=fingerprint:"))?;
         if fingerprint.len() != 32 {
             return Err(AnswerError::Malformed("a=fingerprint:"));
         }

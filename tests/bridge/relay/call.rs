@@ -7,7 +7,7 @@ use std::collections::{HashSet, VecDeque};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use str0m::crypto::{Fingerprint, Sha1HmacProvider as _};
+use str0m::crypto::Fingerprint;
 use str0m::ice::StunMessage;
 use str0m::media::{MediaKind, Mid};
 use str0m::net::{Protocol, Receive};
@@ -63,7 +63,9 @@ impl Call {
         let credentials = IceCreds { ufrag: offer.ufrag.clone(), pass: offer.password.clone() };
         let mut rtc = crypto.rtc_config(credentials).set_ice_lite(true).build(now);
         rtc.handle_input(Input::Timeout(now)).expect("a new Rtc takes the time");
-        rtc.add_local_candidate(Candidate::host(offer.address, "udp").expect("a socket's address is a valid candidate"));
+        rtc.add_local_candidate(
+            Candidate::host(offer.address, "udp").expect("a socket's address is a valid candidate"),
+        );
         let mid = Mid::from("audio");
         let mut direct = rtc.direct_api();
         direct.set_ice_controlling(false);
@@ -226,10 +228,14 @@ impl Call {
     }
 
     fn feed(&mut self, now: Instant, input: Input<'_>, out: &mut VecDeque<Datagram>) {
+        self.feed_with_fate(now, input, Fate::Arrives, out);
+    }
+
+    fn feed_with_fate(&mut self, now: Instant, input: Input<'_>, fate: Fate, out: &mut VecDeque<Datagram>) {
         if self.rtc.handle_input(input).is_err() {
             self.record.errors += 1;
         }
-        self.drain(now, Fate::Arrives, out);
+        self.drain(now, fate, out);
     }
 
     /// Sends one packet of the script and lets the network do to it what it does.
@@ -239,7 +245,8 @@ impl Call {
         let write = RtpWrite::new(pt.into(), seq.into(), timestamp, now, payload).marker(marker);
         let mut direct = self.rtc.direct_api();
         direct.stream_tx(&self.offer.ssrc.into()).expect("declared when the call was made").write_rtp(write);
-        self.drain(now, fate, out);
+        // What is written leaves when time moves on, even by nothing.
+        self.feed_with_fate(now, Input::Timeout(now), fate, out);
     }
 
     /// Takes all that str0m has to say. `fate` is that of the RTP packet which was just written, if any was.

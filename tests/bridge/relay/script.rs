@@ -201,9 +201,8 @@ impl Player {
         let volume = 10 | if end { 0x80 } else { 0 };
         let payload: Arc<[u8]> = Arc::from([pressed.key.event, volume, high, low]);
         let copies = if end { KEY_ENDS } else { 1 };
-        let packets = (0..copies).map(|copy| {
-            self.packet(PT_TELEPHONE_EVENT, pressed.timestamp, marker && copy == 0, payload.clone())
-        });
+        let packets = (0..copies)
+            .map(|copy| self.packet(PT_TELEPHONE_EVENT, pressed.timestamp, marker && copy == 0, payload.clone()));
         let packets = packets.collect();
         self.pressing = Some(pressed).filter(|_| !end);
         Some(packets)

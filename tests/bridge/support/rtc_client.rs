@@ -146,8 +146,18 @@ impl RtcClient {
             let payload: Arc<[u8]> = Arc::from((frame as u32).to_be_bytes());
             let write = RtpWrite::new(PT_OPUS.into(), (1000 + frame).into(), frame as u32 * 960, now, payload);
             self.rtc.direct_api().stream_tx(&self.ssrc).expect("declared at the start").write_rtp(write);
-            self.drain(now);
+            // What is written leaves when time moves on, even by nothing.
+            self.feed(now, Input::Timeout(now));
         }
+    }
+
+    /// Closes the connection.
+    pub(crate) fn close(&mut self, now: Instant) {
+        self.next_frame = None;
+        if let Err(error) = self.rtc.close() {
+            self.errors.push(error.to_string());
+        }
+        self.drain(now);
     }
 
     /// The next datagram to send.
