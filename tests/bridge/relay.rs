@@ -14,7 +14,9 @@ pub(crate) mod record;
 pub(crate) mod script;
 mod stun;
 
+#[cfg(test)]
 mod real_sockets;
+#[cfg(test)]
 mod virtual_time;
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
@@ -111,12 +113,12 @@ impl Relay {
             self.strays += 1;
             return;
         };
-        let vouched = self.with_call(key, |call, out| match check {
-            Some(check) => call.handle_check(now, from, payload, check, out),
-            None => {
-                call.handle_datagram(now, from, payload, out);
-                false
+        let vouched = self.with_call(key, |call, out| {
+            if let Some(check) = check {
+                return call.handle_check(now, from, payload, check, out);
             }
+            call.handle_datagram(now, from, payload, out);
+            false
         });
         if vouched == Some(true) {
             self.by_source.insert(from, key);

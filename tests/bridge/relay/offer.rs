@@ -63,8 +63,9 @@ impl Offer {
 
 /// The address in full form with its first groups padded, as the live offers write it.
 fn padded(address: Ipv6Addr) -> String {
-    let [a, b, c, d, e, f, g, h] = address.segments();
-    format!("{a:04x}:{b:04x}:{c:x}:{d:x}:{e:x}:{f:x}:{g:x}:{h:x}")
+    let [first, second, rest @ ..] = address.segments();
+    let rest = rest.map(|group| format!("{group:x}")).join(":");
+    format!("{first:04x}:{second:04x}:{rest}")
 }
 
 impl fmt::Display for Offer {

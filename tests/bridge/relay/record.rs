@@ -22,7 +22,7 @@ pub(crate) const GAP_MAX: Duration = Duration::from_secs(30);
 #[derive(Clone, Debug)]
 pub(crate) struct Record {
     /// When the offer was made.
-    pub(crate) offered: Instant,
+    offered: Instant,
     /// When the answer was applied.
     pub(crate) answered: Option<Instant>,
     /// When ICE had its nominated pair.
@@ -132,6 +132,11 @@ impl Record {
             last_packet: None,
             longest_gap: Duration::ZERO,
         }
+    }
+
+    /// From the offer to the first check.
+    pub(crate) fn first_check_after_offer(&self) -> Option<Duration> {
+        Some(self.checks.first? - self.offered)
     }
 
     /// From the answer's being applied to the end of the DTLS handshake.

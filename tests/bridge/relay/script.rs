@@ -25,6 +25,10 @@ const KEYS_MAX: usize = 32;
 /// How often the end of an event is sent (RFC 4733 section 2.5.1.4).
 const KEY_ENDS: usize = 3;
 
+/// The end bit and the volume (-10 dBm0) in the second octet of an event.
+const KEY_END: u8 = 0x80;
+const KEY_VOLUME: u8 = 0x0a;
+
 /// One beat: an Opus payload, or nothing on the wire while RTP time goes on (DTX).
 pub(crate) type Beat = Option<Arc<[u8]>>;
 
@@ -198,8 +202,8 @@ impl Player {
         pressed.elapsed += 1;
         let end = pressed.elapsed == pressed.key.beats;
         let [high, low] = pressed.elapsed.saturating_mul(FRAME_EVENT_UNITS).to_be_bytes();
-        let volume = 10 | if end { 0x80 } else { 0 };
-        let payload: Arc<[u8]> = Arc::from([pressed.key.event, volume, high, low]);
+        let flags = KEY_VOLUME | if end { KEY_END } else { 0 };
+        let payload: Arc<[u8]> = Arc::from([pressed.key.event, flags, high, low]);
         let copies = if end { KEY_ENDS } else { 1 };
         let packets = (0..copies)
             .map(|copy| self.packet(PT_TELEPHONE_EVENT, pressed.timestamp, marker && copy == 0, payload.clone()));
@@ -245,7 +249,9 @@ mod tests {
     fn run(player: &mut Player, start: Instant, until: Duration) -> Vec<(u128, Packet)> {
         let mut packets = Vec::new();
         while let Some(due) = player.due().filter(|due| *due - start <= until) {
-            assert_eq!(player.poll(due - Duration::from_nanos(1)), None, "never early");
+            if due > start {
+                assert_eq!(player.poll(start.max(due.checked_sub(FRAME / 2).unwrap())), None, "never early");
+            }
             let beat = player.poll(due).expect("it is due");
             packets.extend(beat.into_iter().map(|packet| ((due - start).as_millis(), packet)));
         }

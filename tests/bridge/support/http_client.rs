@@ -72,16 +72,12 @@ impl HttpClient {
 
     /// Any request, its body sent as `application/json`.
     pub(crate) fn request(&self, method: &str, path: &str, body: Option<&str>) -> io::Result<Response> {
-        let mut request = format!("{method} {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n", self.address);
-        if let Some(token) = &self.token {
-            request.push_str(&format!("Authorization: Bearer {token}\r\n"));
-        }
-        if let Some(body) = body {
-            request
-                .push_str(&format!("Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}", body.len()));
-        } else {
-            request.push_str("\r\n");
-        }
+        let token = self.token.as_ref().map(|token| format!("Authorization: Bearer {token}\r\n")).unwrap_or_default();
+        let entity = body.map(|body| format!("Content-Type: application/json\r\nContent-Length: {}\r\n", body.len()));
+        let (entity, body) = (entity.unwrap_or_default(), body.unwrap_or_default());
+        let host = self.address;
+        let request =
+            format!("{method} {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n{token}{entity}\r\n{body}");
         Response::parse(&self.exchange(request.as_bytes())?, method == "HEAD")
     }
 
