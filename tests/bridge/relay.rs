@@ -9,6 +9,7 @@
 pub(crate) mod answer;
 pub(crate) mod call;
 pub(crate) mod offer;
+mod packet;
 pub(crate) mod pump;
 pub(crate) mod record;
 pub(crate) mod script;

@@ -17,6 +17,7 @@ use str0m::{Candidate, Event, IceCreds, Input, Output, Rtc};
 use super::Datagram;
 use super::answer::{Answer, AnswerError};
 use super::offer::Offer;
+use super::packet::Kind;
 use super::record::{Received, Record, Sent};
 use super::script::{Fate, Packet, Player, Script};
 use super::stun::Check;
@@ -169,23 +170,19 @@ impl Call {
             self.record.errors += 1;
             return;
         };
-        let rtp = match payload {
-            [0x80..0xc0, kind, ..] if (64..96).contains(&(kind & 0x7f)) => {
-                self.record.heard_rtcp(now);
-                None
+        let kind = Kind::of(payload);
+        let mut seen = false;
+        match kind {
+            Kind::Rtp { ssrc, seq } => {
+                self.expect_stream(ssrc.into());
+                seen = self.delivered.contains(&(ssrc, seq));
             }
-            [0x80..0xc0, _, s1, s0, _, _, _, _, c3, c2, c1, c0, ..] => {
-                Some((u32::from_be_bytes([*c3, *c2, *c1, *c0]), u16::from_be_bytes([*s1, *s0])))
-            }
-            _ => None,
-        };
-        if let Some((ssrc, _)) = rtp {
-            self.expect_stream(ssrc.into());
+            Kind::Rtcp => self.record.heard_rtcp(now),
+            Kind::Other => {}
         }
-        let packets = self.record.received.len();
-        let seen = rtp.is_some_and(|packet| self.delivered.contains(&packet));
+        let delivered = self.record.rtp_heard();
         self.feed(now, Input::Receive(now, receive), out);
-        if rtp.is_some() && self.record.received.len() == packets {
+        if matches!(kind, Kind::Rtp { .. }) && self.record.rtp_heard() == delivered {
             let count = if seen { &mut self.record.duplicates } else { &mut self.record.undecryptable };
             *count += 1;
         }
@@ -273,17 +270,13 @@ impl Call {
     }
 
     fn transmit(&mut self, now: Instant, datagram: Datagram, fate: Fate, out: &mut VecDeque<Datagram>) {
-        let (rtp, rtcp) = match datagram.payload.as_slice() {
-            [0x80..0xc0, kind, ..] if (64..96).contains(&(kind & 0x7f)) => (false, true),
-            [0x80..0xc0, ..] => (true, false),
-            _ => (false, false),
-        };
-        let silent = rtcp && self.record.received.is_empty();
+        let kind = Kind::of(&datagram.payload);
+        let silent = kind == Kind::Rtcp && self.record.rtp_heard() == 0;
         if silent || self.conduct == Conduct::Gone {
             return;
         }
         match fate {
-            _ if !rtp => out.push_back(datagram),
+            _ if !matches!(kind, Kind::Rtp { .. }) => out.push_back(datagram),
             Fate::Arrives => out.push_back(datagram),
             Fate::Lost => {}
             Fate::Doubled => out.extend([datagram.clone(), datagram]),

@@ -49,6 +49,7 @@ pub(crate) struct Record {
     pub(crate) errors: u64,
     /// RTP handed out, lost ones too.
     pub(crate) sent: Vec<Sent>,
+    rtp_heard: u64,
     last_packet: Option<Instant>,
     longest_gap: Duration,
 }
@@ -129,6 +130,7 @@ impl Record {
             rtcp: 0,
             errors: 0,
             sent: Vec::new(),
+            rtp_heard: 0,
             last_packet: None,
             longest_gap: Duration::ZERO,
         }
@@ -142,6 +144,11 @@ impl Record {
     /// From the answer's being applied to the end of the DTLS handshake.
     pub(crate) fn connect_time(&self) -> Option<Duration> {
         Some(self.connected? - self.answered?)
+    }
+
+    /// RTP packets received, those included that were too many to keep.
+    pub(crate) fn rtp_heard(&self) -> u64 {
+        self.rtp_heard
     }
 
     /// When the first RTP packet came.
@@ -175,6 +182,7 @@ impl Record {
             self.ssrcs.push(packet.ssrc);
         }
         self.heard_packet(packet.at);
+        self.rtp_heard += 1;
         if self.received.len() < PACKETS_MAX {
             self.received.push(packet);
         }
