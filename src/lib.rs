@@ -6,6 +6,8 @@ pub mod call;
 pub mod call_id;
 pub mod close_reason;
 pub mod config;
+pub mod control;
+pub mod http;
 pub mod io;
 pub mod jitter;
 pub mod messages;

@@ -1,0 +1,96 @@
+//! An HTTP/1.1 server connection over bytes (RFC 9112), without socket, thread or clock.
+//!
+//! Bytes and the time go in, [`Event`]s come out. The rule of this module is that a request has one reading or none:
+//! whatever two parsers could read in two ways is answered 400 and the connection closed, so that no proxy in front of
+//! us can be talked into another view of where a request ends. That judgement is made on the raw bytes here;
+//! `httparse` then only cuts the lines up.
+//!
+//! Every buffer and every wait has its maximum below. Where a request is in error the owner writes the answer
+//! ([`Event::Bad`] says what to say), and the connection then closes in the order that lets the client read it.
+//!
+//! This module must not know what is served.
+
+mod chunked;
+mod connection;
+mod framing;
+mod head;
+mod response;
+mod target;
+
+#[cfg(test)]
+mod hostile_tests;
+#[cfg(test)]
+mod tests;
+
+use std::time::Duration;
+
+pub use connection::{Connection, Event};
+pub use head::{Head, Method};
+pub use response::Response;
+pub use target::Target;
+
+/// Longest request line. The longest of ours (a token, a call id of 256 bytes all percent-encoded) stays below 2 KiB.
+pub const REQUEST_LINE_BYTES_MAX: usize = 8 * 1024;
+/// Longest head, request line included: what browsers send stays below 4 KiB.
+pub const HEAD_BYTES_MAX: usize = 16 * 1024;
+/// Most header lines: browsers behind proxies send about 30.
+pub const HEADERS_MAX: usize = 64;
+/// Longest body: an offer of 64 KiB with its line ends escaped, and 32 KiB of instructions, with room.
+pub const BODY_BYTES_MAX: usize = 128 * 1024;
+/// Chunk extensions and trailers of one body together. Nobody who means well sends any.
+pub const CHUNK_EXTRA_BYTES_MAX: usize = 16 * 1024;
+/// Bytes of later requests held while one is answered; beyond it the connection is not read. One head fits.
+pub const PIPELINE_BYTES_MAX: usize = HEAD_BYTES_MAX;
+/// A head must be whole this long after its first byte (after the connection stands, for the first).
+pub const HEAD_TIME_MAX: Duration = Duration::from_secs(5);
+/// A body must be whole this long after its head.
+pub const BODY_TIME_MAX: Duration = Duration::from_secs(10);
+/// A response must be taken by the other end this long after it was written.
+pub const WRITE_TIME_MAX: Duration = Duration::from_secs(10);
+/// A connection without a request is kept this long.
+pub const IDLE_TIME_MAX: Duration = Duration::from_secs(15);
+/// After the last response, what still comes is read and thrown away this long, and no more than
+/// [`DRAIN_BYTES_MAX`]: closing with unread bytes sends a reset, which can destroy the response on its way.
+pub const DRAIN_TIME_MAX: Duration = Duration::from_secs(2);
+/// See [`DRAIN_TIME_MAX`]. Several times the largest body, for the client that does not look up while it sends.
+pub const DRAIN_BYTES_MAX: usize = 1024 * 1024;
+
+/// A request, whole.
+#[derive(Debug)]
+pub struct Request {
+    /// Its head.
+    pub head: Head,
+    /// Its body, at most [`BODY_BYTES_MAX`], chunking undone.
+    pub body: Vec<u8>,
+}
+
+/// What is wrong with a request. After it the connection closes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// The status to answer.
+    pub status: u16,
+    /// A word for programs.
+    pub code: &'static str,
+    /// A sentence for people. Never quotes the request.
+    pub text: &'static str,
+}
+
+impl Problem {
+    const fn bad(text: &'static str) -> Self {
+        Self { status: 400, code: "bad_request", text }
+    }
+
+    const fn framing(text: &'static str) -> Self {
+        Self { status: 400, code: "bad_framing", text }
+    }
+}
+
+/// RFC 9110 section 5.6.2, `tchar`.
+fn is_token_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+}
+
+/// RFC 9110 section 5.5, `field-content`: visible bytes, obs-text, space and tab.
+fn is_value_byte(byte: u8) -> bool {
+    byte == b'\t' || (byte >= b' ' && byte != 0x7f)
+}
