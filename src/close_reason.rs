@@ -42,6 +42,19 @@ pub enum Blame {
     Us,
 }
 
+impl Blame {
+    /// The label in metrics and the value in the API.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Nobody => "nobody",
+            Self::Peer => "peer",
+            Self::Upstream => "upstream",
+            Self::Limit => "limit",
+            Self::Us => "us",
+        }
+    }
+}
+
 close_reasons! {
     /// `DELETE`, or `/bridge/stop`.
     Hangup = "hangup", Nobody;

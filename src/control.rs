@@ -1,1 +1,324 @@
-//! placeholder
+//! Control: the HTTP session API, placement of calls on workers, and the metrics text.
+//!
+//! One machine on one thread. It accepts connections only as it can take them, answers what it knows at once, asks
+//! workers for what they know, and bounds every wait. It numbers calls for the workers, and knows them by the webhook's
+//! id; an id that was seen is a name for one call, so that a webhook may repeat itself.
+//!
+//! This module must not know how a call works: reports pass through it as plain data.
+
+mod answer;
+mod calls;
+mod connections;
+mod gate;
+mod gather;
+mod json;
+mod log_limit;
+mod page;
+mod route;
+mod session_request;
+mod sessions;
+mod timers;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::call_id::CallNumber;
+use crate::config::Config;
+use crate::http::{Event, Response};
+use crate::io::{Deadline, Entropy, Input, Machine, Node, Output};
+use crate::messages::{FromWorker, Message, RequestId, ToWorker};
+use crate::stats::{BuildInfo, ControlStats, Stage, Stages};
+
+use answer::Refusal;
+use calls::Calls;
+use connections::{Connections, Exchange, Ticket};
+use gate::Gate;
+use gather::Gather;
+use log_limit::LogLimit;
+use page::Page;
+use timers::{Timer, Timers};
+
+/// A worker answers within this time or the request that needs it is refused. A turn of a worker's loop is well below
+/// 20 ms; one that takes seconds is stuck.
+const WORKER_TIME_MAX: Duration = Duration::from_secs(2);
+/// `?wait=connected` waits this long: the limit that ends a call which does not connect.
+const WAIT_TIME_MAX: Duration = Duration::from_secs(30);
+/// Workers get this long to end their calls when the process stops.
+const STOP_TIME_MAX: Duration = Duration::from_secs(3);
+
+/// What control is made of.
+#[derive(Debug)]
+pub struct ControlConfig {
+    /// The settings.
+    pub config: Arc<Config>,
+    /// What `/metrics` says is running.
+    pub build: BuildInfo,
+    /// Session ids come from here.
+    pub entropy: Entropy,
+}
+
+/// The control plane.
+#[derive(Debug)]
+pub struct Control {
+    config: Arc<Config>,
+    build: BuildInfo,
+    entropy: Entropy,
+    started: Instant,
+    gate: Gate,
+    page: Option<Page>,
+    connections: Connections,
+    calls: Calls,
+    gathers: std::collections::BTreeMap<RequestId, Gather>,
+    requests_asked: u64,
+    timers: Timers,
+    stats: ControlStats,
+    setup: Stages,
+    refusals_logged: LogLimit,
+    stopping: Stopping,
+    outputs: VecDeque<Output<Message>>,
+}
+
+/// How far the end of the process is.
+#[derive(Debug, PartialEq, Eq)]
+enum Stopping {
+    No,
+    /// These workers have not said `Stopped`.
+    Workers(Vec<u16>),
+    Done,
+}
+
+impl Control {
+    /// Control as it starts: its first outputs ask for connections.
+    pub fn new(now: Instant, parts: ControlConfig) -> Self {
+        let ControlConfig { config, build, entropy } = parts;
+        let stats = ControlStats {
+            calls_max: config.calls_max.into(),
+            retired_models: config.model_was_retired.is_some().into(),
+            ..ControlStats::default()
+        };
+        let mut control = Self {
+            gate: Gate::new(config.api_token.as_ref()),
+            page: config.page.then(Page::new),
+            calls: Calls::new(config.workers),
+            connections: Connections::default(),
+            gathers: std::collections::BTreeMap::new(),
+            requests_asked: 0,
+            timers: Timers::default(),
+            stats,
+            setup: Stages::new(),
+            refusals_logged: LogLimit::new(now),
+            stopping: Stopping::No,
+            outputs: VecDeque::new(),
+            started: now,
+            config,
+            build,
+            entropy,
+        };
+        control.arm_accepts();
+        control
+    }
+
+    fn is_stopping(&self) -> bool {
+        self.stopping != Stopping::No
+    }
+
+    fn tell(&mut self, worker: u16, message: ToWorker) {
+        self.outputs.push_back(Output::Message { to: Node::Worker(worker), message: Message::ToWorker(message) });
+    }
+
+    fn arm_accepts(&mut self) {
+        while let Some(stream) = self.connections.offer() {
+            self.outputs.push_back(Output::Accept { stream });
+        }
+    }
+
+    /// Takes what a connection has to say until it has no more, and sets its timer.
+    fn pump(&mut self, now: Instant, stream: crate::io::StreamKey) {
+        while let Some(event) = self.connections.poll(stream) {
+            match event {
+                Event::Request(request) => {
+                    let ticket = self.connections.begin(stream, Exchange::new(now, request.head.method.label()));
+                    self.serve(now, ticket, &request);
+                }
+                Event::Bad(problem) => {
+                    let ticket = self.connections.begin(stream, Exchange::new(now, "none"));
+                    self.refuse(now, ticket, &Refusal::new(problem.status, problem.code, problem.text));
+                }
+                Event::Answered => {
+                    if let Some(exchange) = self.connections.end(stream)
+                        && exchange.opened_call
+                    {
+                        self.setup.record(Stage::Setup, now.saturating_duration_since(exchange.read_at));
+                    }
+                }
+                Event::Write(bytes) => self.outputs.push_back(Output::Write { stream, bytes }),
+                Event::Read(on) => self.outputs.push_back(Output::Read { stream, on }),
+                Event::Shutdown => self.outputs.push_back(Output::Shutdown { stream }),
+                Event::Close => self.close(stream),
+            }
+        }
+        self.connections.rearm(stream, &mut self.timers);
+    }
+
+    fn close(&mut self, stream: crate::io::StreamKey) {
+        if !self.connections.is_held(stream) {
+            return;
+        }
+        if let Some(exchange) = self.connections.close(stream, &mut self.timers) {
+            self.calls.forget_waiter(exchange.waits_for, stream);
+            if let Some(until) = exchange.waits_until {
+                self.timers.disarm(until, Timer::Waiter(stream));
+            }
+        }
+        self.outputs.push_back(Output::Close { stream });
+    }
+
+    /// Answers a request, if its connection still stands.
+    fn answer(&mut self, now: Instant, ticket: Ticket, mut response: Response) {
+        response.close |= self.is_stopping();
+        let status = response.status;
+        let Some(exchange) = self.connections.respond(now, ticket, response) else { return };
+        *self.stats.requests.entry((exchange.route, status)).or_default() += 1;
+        let us = now.saturating_duration_since(exchange.read_at).as_micros() as u64;
+        let call = exchange.call.map(tracing::field::display);
+        tracing::debug!(method = exchange.method, route = exchange.route, status, us, call, "request");
+        self.calls.forget_waiter(exchange.waits_for.take(), ticket.stream);
+        if let Some(until) = exchange.waits_until.take() {
+            self.timers.disarm(until, Timer::Waiter(ticket.stream));
+        }
+    }
+
+    /// Refuses a request.
+    fn refuse(&mut self, now: Instant, ticket: Ticket, refusal: &Refusal) {
+        if let Some(exchange) = self.connections.exchange(ticket)
+            && let Some(unsaid) = self.refusals_logged.take(now)
+        {
+            let call = exchange.call.map(tracing::field::display);
+            let (route, status, code) = (exchange.route, refusal.status, refusal.code);
+            tracing::info!(route, status, code, call, unsaid, "request refused");
+        }
+        self.answer(now, ticket, refusal.response());
+    }
+
+    fn timers_due(&mut self, now: Instant) {
+        while let Some(timer) = self.timers.due(now) {
+            match timer {
+                Timer::Connection(stream) => self.connections.timed_out(now, stream),
+                Timer::Gather(id) => self.gather_timed_out(now, id),
+                Timer::Opening(call) => self.opening_timed_out(now, call),
+                Timer::Waiter(stream) => self.wait_timed_out(now, stream),
+                Timer::Forget(call) => self.calls.forget(call),
+                Timer::Accept => self.connections.accept_again(),
+                Timer::Stop => {
+                    tracing::warn!(waiting_for = ?self.stopping, "stopping without these workers: they did not answer");
+                    self.exit();
+                }
+            }
+        }
+    }
+
+    fn from_worker(&mut self, now: Instant, worker: u16, event: FromWorker) {
+        match event {
+            FromWorker::Answered { call, answer } => self.call_answered(now, call, answer),
+            FromWorker::Refused { call, why } => self.call_refused(now, call, &why),
+            FromWorker::Connected(call) => self.call_connected(now, call),
+            FromWorker::Ended(report) => self.call_ended(now, report),
+            FromWorker::Described(id, report) => self.described(now, id, report.as_deref()),
+            FromWorker::Listed(id, reports) => self.listed(now, worker, id, reports),
+            FromWorker::Stats(id, stats) => self.counted(now, worker, id, &stats),
+            FromWorker::Stopped => {
+                if let Stopping::Workers(left) = &mut self.stopping {
+                    left.retain(|other| *other != worker);
+                }
+                self.gone(now, worker);
+            }
+        }
+    }
+
+    fn stop(&mut self, now: Instant) {
+        if self.is_stopping() {
+            tracing::warn!("asked to stop a second time: stopping at once");
+            return self.exit();
+        }
+        tracing::info!(calls = self.calls.live(), "stopping");
+        self.stopping = Stopping::Workers((0..self.config.workers).collect());
+        self.timers.arm(now + STOP_TIME_MAX, Timer::Stop);
+        (0..self.config.workers).for_each(|worker| self.tell(worker, ToWorker::Stop));
+    }
+
+    fn exit(&mut self) {
+        if self.stopping != Stopping::Done {
+            self.stopping = Stopping::Done;
+            self.outputs.push_back(Output::Exit);
+        }
+    }
+
+    /// The log word for a call.
+    fn log_id(&self, call: CallNumber) -> Option<crate::call_id::LogId> {
+        self.calls.by_number(call).map(|call| call.log_id)
+    }
+}
+
+impl Machine for Control {
+    type Message = Message;
+
+    fn handle_input(&mut self, now: Instant, input: Input<'_, Message>) {
+        match input {
+            Input::Submitted => return,
+            Input::Timeout => {}
+            Input::Accepted { stream, peer: _ } => {
+                let refused = self.connections.accepted(now, stream);
+                self.stats.connections_accepted += 1;
+                if let Some(ticket) = refused {
+                    let text = "Too many connections are open. Try again, or reuse one.";
+                    self.refuse(now, ticket, &Refusal::new(503, "too_many_connections", text).retry_after(1));
+                }
+            }
+            Input::Received { stream, bytes } => self.connections.received(now, stream, bytes),
+            Input::Ended { stream } => self.connections.ended(now, stream),
+            Input::Written { stream, .. } => self.connections.written(now, stream),
+            Input::Failed { stream, fault } => {
+                if self.connections.is_offered(stream) {
+                    tracing::warn!(%fault, "a connection could not be accepted");
+                    self.connections.pause_accepts(now, &mut self.timers);
+                }
+                self.close(stream);
+            }
+            Input::Closed { stream } => self.connections.closed(stream),
+            Input::Message(Message::FromWorker { worker, event }) => self.from_worker(now, worker, event),
+            Input::Stop => self.stop(now),
+            // Control asks for neither datagrams nor names, nor does it connect: nothing of these is ever for it.
+            Input::Message(Message::ToWorker(_) | Message::Resolve(_) | Message::Resolved(_))
+            | Input::Datagram(_)
+            | Input::UdpBound { .. }
+            | Input::UdpRefused { .. }
+            | Input::SendFailed { .. }
+            | Input::UdpClosed { .. }
+            | Input::Connected { .. } => {}
+        }
+        self.timers_due(now);
+        while let Some(stream) = self.connections.touched() {
+            self.pump(now, stream);
+        }
+        self.arm_accepts();
+        // Answers that the end of calls has caused are still written.
+        if self.stopping == Stopping::Workers(Vec::new()) && !self.connections.any_busy() {
+            tracing::info!("stopped");
+            self.exit();
+        }
+    }
+
+    fn poll_output(&mut self) -> Output<Message> {
+        if let Some(output) = self.outputs.pop_front() {
+            return output;
+        }
+        Output::Timeout(match self.timers.next() {
+            Some((at, reason)) if self.stopping != Stopping::Done => Deadline::at(at, reason),
+            _ => Deadline::NEVER,
+        })
+    }
+}

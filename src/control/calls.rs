@@ -1,0 +1,183 @@
+//! What control knows of calls: by the webhook's id, by our number, and how many each worker has.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::time::{Duration, Instant};
+
+use crate::call_id::{CallId, CallNumber, LogId};
+use crate::io::StreamKey;
+use crate::messages::CallReport;
+
+use super::connections::Ticket;
+use super::json::SessionView;
+use super::timers::{Timer, Timers};
+
+/// Ended calls remembered: an hour of a busy server. With metadata at its maximum they hold 45 MB, usually 6.
+pub(super) const ENDED_CALLS_MAX: usize = 4096;
+/// How long an ended call is remembered: long enough for a webhook's late `terminate` and for an operator to look.
+pub(super) const ENDED_TIME_MAX: Duration = Duration::from_secs(3600);
+
+/// One call.
+#[derive(Debug)]
+pub(super) struct Call {
+    pub(super) id: CallId,
+    pub(super) log_id: LogId,
+    pub(super) session_id: String,
+    pub(super) worker: u16,
+    /// SHA-256 of its offer.
+    pub(super) offer_hash: [u8; 32],
+    pub(super) metadata: BTreeMap<String, String>,
+    pub(super) opened: Instant,
+    pub(super) phase: Phase,
+    /// DTLS is up.
+    pub(super) connected: bool,
+    /// Its end was asked for: its id may be given to a new call.
+    pub(super) closing: bool,
+    /// Requests that wait for it to connect or end.
+    pub(super) waiting: Vec<Ticket>,
+}
+
+/// Where a call is, as far as requests see.
+#[derive(Debug)]
+pub(super) enum Phase {
+    /// The worker has not answered; these requests wait for it.
+    Opening { until: Instant, waiting: Vec<Ticket> },
+    /// Answered with this SDP.
+    Live { answer: String },
+    /// Over; this is its last report.
+    Ended { report: Box<CallReport>, forget_at: Instant },
+}
+
+impl Call {
+    pub(super) fn view<'a>(&'a self, report: &'a CallReport) -> SessionView<'a> {
+        SessionView::new(self.id.expose(), &self.session_id, self.worker, &self.metadata, report)
+    }
+
+    /// Whether its id is taken: a POST of it means this call.
+    pub(super) fn holds_its_id(&self) -> bool {
+        !self.closing && !matches!(self.phase, Phase::Ended { .. })
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Calls {
+    by_number: BTreeMap<CallNumber, Call>,
+    /// The latest call of each id.
+    by_id: HashMap<CallId, CallNumber>,
+    /// Ended calls, the oldest first.
+    ended: BTreeSet<(Instant, CallNumber)>,
+    /// Calls placed on each worker and not over.
+    load: Vec<u32>,
+    opened: u64,
+}
+
+impl Calls {
+    pub(super) fn new(workers: u16) -> Self {
+        Self {
+            by_number: BTreeMap::new(),
+            by_id: HashMap::new(),
+            ended: BTreeSet::new(),
+            load: vec![0; workers.into()],
+            opened: 0,
+        }
+    }
+
+    /// Calls being opened or live.
+    pub(super) fn live(&self) -> u32 {
+        self.load.iter().sum()
+    }
+
+    /// The worker with the fewest calls, the first of equals.
+    pub(super) fn least_loaded(&self) -> u16 {
+        let (worker, _) = self.load.iter().enumerate().min_by_key(|(_, load)| **load).expect("there is a worker");
+        u16::try_from(worker).expect("workers are numbered by u16")
+    }
+
+    /// A number never used before.
+    pub(super) fn next_number(&mut self) -> CallNumber {
+        self.opened += 1;
+        CallNumber(self.opened)
+    }
+
+    /// A call is being opened; an ended one of the same id is forgotten.
+    pub(super) fn insert(&mut self, number: CallNumber, call: Call, timers: &mut Timers) {
+        self.load[usize::from(call.worker)] += 1;
+        if let Some(old) = self.by_id.insert(call.id.clone(), number) {
+            self.forget_ended(old, timers);
+        }
+        self.by_number.insert(number, call);
+    }
+
+    pub(super) fn by_number(&self, number: CallNumber) -> Option<&Call> {
+        self.by_number.get(&number)
+    }
+
+    pub(super) fn by_number_mut(&mut self, number: CallNumber) -> Option<&mut Call> {
+        self.by_number.get_mut(&number)
+    }
+
+    /// The latest call of an id, live or ended.
+    pub(super) fn by_id(&self, id: &CallId) -> Option<CallNumber> {
+        self.by_id.get(id).copied()
+    }
+
+    /// The call never came to be.
+    pub(super) fn remove(&mut self, number: CallNumber) -> Option<Call> {
+        let call = self.by_number.remove(&number)?;
+        if !matches!(call.phase, Phase::Ended { .. }) {
+            self.load[usize::from(call.worker)] -= 1;
+        }
+        if self.by_id.get(&call.id) == Some(&number) {
+            self.by_id.remove(&call.id);
+        }
+        Some(call)
+    }
+
+    /// The call is over. It is remembered while it is the latest of its id; returns its phase until now.
+    pub(super) fn end(&mut self, now: Instant, report: Box<CallReport>, timers: &mut Timers) -> Option<Phase> {
+        let number = report.call;
+        let call = self.by_number.get_mut(&number)?;
+        if matches!(call.phase, Phase::Ended { .. }) {
+            return None;
+        }
+        self.load[usize::from(call.worker)] -= 1;
+        let forget_at = now + ENDED_TIME_MAX;
+        let phase = std::mem::replace(&mut call.phase, Phase::Ended { report, forget_at });
+        let is_latest = self.by_id.get(&call.id) == Some(&number);
+        self.ended.insert((forget_at, number));
+        timers.arm(forget_at, Timer::Forget(number));
+        if !is_latest {
+            self.forget_ended(number, timers);
+        } else if self.ended.len() > ENDED_CALLS_MAX {
+            let oldest = self.ended.first().expect("more than the maximum are here").1;
+            self.forget_ended(oldest, timers);
+        }
+        Some(phase)
+    }
+
+    /// An ended call's time is over.
+    pub(super) fn forget(&mut self, number: CallNumber) {
+        if let Some(Phase::Ended { forget_at, .. }) = self.by_number.get(&number).map(|call| &call.phase) {
+            self.ended.remove(&(*forget_at, number));
+            self.remove(number);
+        }
+    }
+
+    fn forget_ended(&mut self, number: CallNumber, timers: &mut Timers) {
+        if let Some(Phase::Ended { forget_at, .. }) = self.by_number.get(&number).map(|call| &call.phase) {
+            timers.disarm(*forget_at, Timer::Forget(number));
+            self.forget(number);
+        }
+    }
+
+    /// The request on this connection no longer waits for the call.
+    pub(super) fn forget_waiter(&mut self, number: Option<CallNumber>, stream: StreamKey) {
+        if let Some(call) = number.and_then(|number| self.by_number.get_mut(&number)) {
+            call.waiting.retain(|ticket| ticket.stream != stream);
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn remembered(&self) -> (usize, usize, usize) {
+        (self.by_number.len(), self.by_id.len(), self.ended.len())
+    }
+}

@@ -1,0 +1,290 @@
+//! The table of connections: keys, their generations, and the request each is being answered.
+//!
+//! Accepting is pulled: a few keys are offered to the driver, and none where there is no room. Connections beyond the
+//! maximum are told so; beyond that they wait in the kernel's backlog.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use crate::call_id::{CallNumber, LogId};
+use crate::http::{Connection, Event, Response};
+use crate::io::StreamKey;
+
+use super::timers::{Timer, Timers};
+
+/// Connections served at once: room for a thousand stalled clients beside honest ones. At worst, each with head and
+/// body nearly whole, they hold 300 MB.
+pub(super) const CONNECTIONS_MAX: usize = 2048;
+/// Connections beyond it that are being told so.
+const REFUSALS_MAX: usize = 64;
+/// Accepts under way: what arrives within one turn of the loop without a wait.
+const ACCEPTS_ARMED: usize = 8;
+/// After an accept failed (mostly: no descriptors), none is tried for this long.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Names one request on one connection; stale once that is answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Ticket {
+    pub(super) stream: StreamKey,
+    number: u32,
+}
+
+/// A request between being read and its answer being written.
+#[derive(Debug)]
+pub(super) struct Exchange {
+    pub(super) read_at: Instant,
+    pub(super) method: &'static str,
+    pub(super) route: &'static str,
+    /// Which call it is about, for the log.
+    pub(super) call: Option<LogId>,
+    /// Whether its answer is a call's first: the `setup` stage.
+    pub(super) opened_call: bool,
+    /// The call whose connection it waits for, and until when.
+    pub(super) waits_for: Option<CallNumber>,
+    pub(super) waits_until: Option<Instant>,
+    answered: bool,
+}
+
+impl Exchange {
+    pub(super) fn new(read_at: Instant, method: &'static str) -> Self {
+        Self {
+            read_at,
+            method,
+            route: "none",
+            call: None,
+            opened_call: false,
+            waits_for: None,
+            waits_until: None,
+            answered: false,
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Connections {
+    slots: Vec<Slot>,
+    free: Vec<u32>,
+    offered: usize,
+    open: usize,
+    refusing: usize,
+    paused: bool,
+    /// Connections that may have something to say.
+    touched: VecDeque<StreamKey>,
+}
+
+#[derive(Debug)]
+struct Slot {
+    generation: u32,
+    state: State,
+}
+
+#[derive(Debug)]
+enum State {
+    Free,
+    Offered,
+    Open(Box<Open>),
+    /// Given up; waits for the driver to return the key.
+    Closing,
+}
+
+#[derive(Debug)]
+struct Open {
+    http: Connection,
+    /// Beyond the maximum, being told so.
+    refused: bool,
+    requests: u32,
+    exchange: Option<Exchange>,
+    armed: Option<Instant>,
+}
+
+impl Connections {
+    /// A key to accept under, while there are too few and room for more.
+    pub(super) fn offer(&mut self) -> Option<StreamKey> {
+        if self.paused || self.offered >= ACCEPTS_ARMED || self.refusing >= REFUSALS_MAX {
+            return None;
+        }
+        self.offered += 1;
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.slots.push(Slot { generation: 0, state: State::Free });
+            u32::try_from(self.slots.len() - 1).expect("connections are bounded far below")
+        });
+        let entry = &mut self.slots[slot as usize];
+        entry.state = State::Offered;
+        Some(StreamKey { slot, generation: entry.generation })
+    }
+
+    pub(super) fn is_offered(&self, stream: StreamKey) -> bool {
+        self.slot(stream).is_some_and(|slot| matches!(slot.state, State::Offered))
+    }
+
+    pub(super) fn pause_accepts(&mut self, now: Instant, timers: &mut Timers) {
+        if !self.paused {
+            self.paused = true;
+            timers.arm(now + ACCEPT_PAUSE, Timer::Accept);
+        }
+    }
+
+    pub(super) fn accept_again(&mut self) {
+        self.paused = false;
+    }
+
+    /// A connection stands. Where there are too many, returns a ticket to refuse it with.
+    pub(super) fn accepted(&mut self, now: Instant, stream: StreamKey) -> Option<Ticket> {
+        if !self.is_offered(stream) {
+            return None;
+        }
+        self.offered -= 1;
+        let refused = self.open >= CONNECTIONS_MAX;
+        if refused { self.refusing += 1 } else { self.open += 1 }
+        let http = Connection::new(now);
+        let open = Open { http, refused, requests: 0, exchange: None, armed: None };
+        self.slots[stream.slot as usize].state = State::Open(Box::new(open));
+        self.touched.push_back(stream);
+        refused.then(|| self.begin(stream, Exchange::new(now, "none")))
+    }
+
+    pub(super) fn received(&mut self, now: Instant, stream: StreamKey, bytes: &[u8]) {
+        self.touch(stream, |open| open.http.received(now, bytes));
+    }
+
+    pub(super) fn ended(&mut self, now: Instant, stream: StreamKey) {
+        self.touch(stream, |open| open.http.ended(now));
+    }
+
+    pub(super) fn written(&mut self, now: Instant, stream: StreamKey) {
+        self.touch(stream, |open| open.http.written(now));
+    }
+
+    pub(super) fn timed_out(&mut self, now: Instant, stream: StreamKey) {
+        self.touch(stream, |open| {
+            open.armed = None;
+            open.http.timed_out(now);
+        });
+    }
+
+    /// The next connection that something happened to.
+    pub(super) fn touched(&mut self) -> Option<StreamKey> {
+        self.touched.pop_front()
+    }
+
+    pub(super) fn poll(&mut self, stream: StreamKey) -> Option<Event> {
+        self.open_mut(stream)?.http.poll()
+    }
+
+    /// A request was read.
+    pub(super) fn begin(&mut self, stream: StreamKey, exchange: Exchange) -> Ticket {
+        let open = self.open_mut(stream).expect("only open connections have events");
+        open.requests = open.requests.wrapping_add(1);
+        open.exchange = Some(exchange);
+        Ticket { stream, number: open.requests }
+    }
+
+    /// The request of a ticket, unless it is answered or its connection gone.
+    pub(super) fn exchange(&mut self, ticket: Ticket) -> Option<&mut Exchange> {
+        let open = self.open_mut(ticket.stream)?;
+        let current = open.requests == ticket.number;
+        open.exchange.as_mut().filter(|exchange| current && !exchange.answered)
+    }
+
+    /// The ticket of the request that a connection is being answered.
+    pub(super) fn ticket(&mut self, stream: StreamKey) -> Option<Ticket> {
+        let number = self.open_mut(stream)?.requests;
+        let ticket = Ticket { stream, number };
+        self.exchange(ticket).is_some().then_some(ticket)
+    }
+
+    /// Hands a response over; `None` where nobody waits for it any more.
+    pub(super) fn respond(&mut self, now: Instant, ticket: Ticket, response: Response) -> Option<&mut Exchange> {
+        self.exchange(ticket)?.answered = true;
+        self.touched.push_back(ticket.stream);
+        let open = self.open_mut(ticket.stream)?;
+        if open.refused {
+            open.http.refuse(now, response);
+        } else {
+            open.http.respond(now, response);
+        }
+        open.exchange.as_mut()
+    }
+
+    /// The answer was written.
+    pub(super) fn end(&mut self, stream: StreamKey) -> Option<Exchange> {
+        self.open_mut(stream)?.exchange.take()
+    }
+
+    /// Sets the timer to the connection's deadline.
+    pub(super) fn rearm(&mut self, stream: StreamKey, timers: &mut Timers) {
+        let Some(open) = self.open_mut(stream) else { return };
+        let until = open.http.deadline();
+        if until != open.armed {
+            if let Some(at) = open.armed {
+                timers.disarm(at, Timer::Connection(stream));
+            }
+            if let Some(at) = until {
+                timers.arm(at, Timer::Connection(stream));
+            }
+            open.armed = until;
+        }
+    }
+
+    /// Whether the key is ours to close: offered or open.
+    pub(super) fn is_held(&self, stream: StreamKey) -> bool {
+        self.slot(stream).is_some_and(|slot| matches!(slot.state, State::Offered | State::Open(_)))
+    }
+
+    /// Gives a connection up, and returns the request it was being answered.
+    pub(super) fn close(&mut self, stream: StreamKey, timers: &mut Timers) -> Option<Exchange> {
+        self.slot(stream)?;
+        let slot = &mut self.slots[stream.slot as usize];
+        match std::mem::replace(&mut slot.state, State::Closing) {
+            State::Open(open) => {
+                if open.refused { self.refusing -= 1 } else { self.open -= 1 }
+                if let Some(at) = open.armed {
+                    timers.disarm(at, Timer::Connection(stream));
+                }
+                open.exchange
+            }
+            State::Offered => {
+                self.offered -= 1;
+                None
+            }
+            State::Free | State::Closing => None,
+        }
+    }
+
+    /// The driver returned the key.
+    pub(super) fn closed(&mut self, stream: StreamKey) {
+        if self.slot(stream).is_none_or(|slot| !matches!(slot.state, State::Closing)) {
+            return;
+        }
+        let slot = &mut self.slots[stream.slot as usize];
+        slot.state = State::Free;
+        slot.generation = slot.generation.wrapping_add(1);
+        self.free.push(stream.slot);
+    }
+
+    /// Connections open now.
+    pub(super) fn count(&self) -> usize {
+        self.open + self.refusing
+    }
+
+    /// Whether any request is on its way in or its answer on its way out.
+    pub(super) fn any_busy(&self) -> bool {
+        self.slots.iter().any(|slot| matches!(&slot.state, State::Open(open) if open.http.is_busy()))
+    }
+
+    fn slot(&self, stream: StreamKey) -> Option<&Slot> {
+        self.slots.get(stream.slot as usize).filter(|slot| slot.generation == stream.generation)
+    }
+
+    fn open_mut(&mut self, stream: StreamKey) -> Option<&mut Open> {
+        let slot = self.slots.get_mut(stream.slot as usize).filter(|slot| slot.generation == stream.generation)?;
+        if let State::Open(open) = &mut slot.state { Some(open) } else { None }
+    }
+
+    fn touch(&mut self, stream: StreamKey, change: impl FnOnce(&mut Open)) {
+        if let Some(open) = self.open_mut(stream) {
+            change(open);
+            self.touched.push_back(stream);
+        }
+    }
+}

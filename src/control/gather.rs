@@ -1,0 +1,180 @@
+//! Questions to workers: who still has to answer, and for how long.
+
+use std::time::Instant;
+
+use crate::call_id::CallNumber;
+use crate::messages::{CallReport, CallState, RequestId, ToWorker};
+use crate::stats::{self, WorkerStats};
+
+use super::answer::{Refusal, json_response, response};
+use super::calls::Phase;
+use super::connections::Ticket;
+use super::timers::Timer;
+use super::{Control, WORKER_TIME_MAX, json};
+
+/// Questions under way at once: workers answer within a millisecond, and each may hold the histograms of a process
+/// (100 kB).
+const GATHERS_MAX: usize = 128;
+
+/// A question under way.
+#[derive(Debug)]
+pub(super) struct Gather {
+    ticket: Ticket,
+    until: Instant,
+    missing: Vec<u16>,
+    question: Question,
+}
+
+#[derive(Debug)]
+enum Question {
+    Describe(CallNumber),
+    List(Vec<CallReport>),
+    Stats(Box<WorkerStats>),
+}
+
+impl Control {
+    /// Answers with a report on this call, from its worker where it lives.
+    pub(super) fn describe(&mut self, now: Instant, ticket: Ticket, number: CallNumber) {
+        let Some(call) = self.calls.by_number(number) else {
+            return self.refuse(now, ticket, &super::sessions::unknown_session());
+        };
+        if let Phase::Ended { report, .. } = &call.phase {
+            let body = call.view(report).bytes();
+            return self.answer(now, ticket, json_response(200, body));
+        }
+        let worker = call.worker;
+        self.ask(now, ticket, vec![worker], Question::Describe(number));
+    }
+
+    pub(super) fn list(&mut self, now: Instant, ticket: Ticket) {
+        self.ask(now, ticket, self.present_workers(), Question::List(Vec::new()));
+    }
+
+    pub(super) fn metrics(&mut self, now: Instant, ticket: Ticket) {
+        self.ask(now, ticket, self.present_workers(), Question::Stats(Box::default()));
+    }
+
+    fn present_workers(&self) -> Vec<u16> {
+        match &self.stopping {
+            super::Stopping::No => (0..self.config.workers).collect(),
+            super::Stopping::Workers(left) => left.clone(),
+            super::Stopping::Done => Vec::new(),
+        }
+    }
+
+    fn ask(&mut self, now: Instant, ticket: Ticket, workers: Vec<u16>, question: Question) {
+        if self.gathers.len() >= GATHERS_MAX {
+            let refusal = Refusal::new(503, "busy", "Too many questions are under way. Try again.").retry_after(1);
+            return self.refuse(now, ticket, &refusal);
+        }
+        self.requests_asked += 1;
+        let id = RequestId(self.requests_asked);
+        for &worker in &workers {
+            self.tell(
+                worker,
+                match &question {
+                    Question::Describe(call) => ToWorker::Describe(id, *call),
+                    Question::List(_) => ToWorker::List(id),
+                    Question::Stats(_) => ToWorker::Stats(id),
+                },
+            );
+        }
+        let until = now + WORKER_TIME_MAX;
+        self.timers.arm(until, Timer::Gather(id));
+        self.gathers.insert(id, Gather { ticket, until, missing: workers, question });
+        self.finish_if_whole(now, id);
+    }
+
+    pub(super) fn described(&mut self, now: Instant, id: RequestId, report: Option<&CallReport>) {
+        let Some(gather) = self.gathers.remove(&id) else { return };
+        self.timers.disarm(gather.until, Timer::Gather(id));
+        let Question::Describe(number) = gather.question else { return };
+        match (self.calls.by_number(number), report) {
+            (Some(call), Some(report)) if !matches!(call.phase, Phase::Ended { .. }) => {
+                let body = call.view(report).bytes();
+                self.answer(now, gather.ticket, json_response(200, body));
+            }
+            (Some(call), None) if !matches!(call.phase, Phase::Ended { .. }) => {
+                let refusal = Refusal::new(500, "internal", "The call's worker does not know the call.");
+                self.refuse(now, gather.ticket, &refusal);
+            }
+            // It ended meanwhile, or is forgotten.
+            _ => self.describe(now, gather.ticket, number),
+        }
+    }
+
+    pub(super) fn listed(&mut self, now: Instant, worker: u16, id: RequestId, reports: Vec<CallReport>) {
+        let Some(gather) = self.gathers.get_mut(&id) else { return };
+        if let Question::List(all) = &mut gather.question {
+            all.extend(reports);
+            gather.missing.retain(|other| *other != worker);
+            self.finish_if_whole(now, id);
+        }
+    }
+
+    pub(super) fn counted(&mut self, now: Instant, worker: u16, id: RequestId, stats: &WorkerStats) {
+        let Some(gather) = self.gathers.get_mut(&id) else { return };
+        if let Question::Stats(sum) = &mut gather.question {
+            sum.merge(stats);
+            gather.missing.retain(|other| *other != worker);
+            self.finish_if_whole(now, id);
+        }
+    }
+
+    /// A worker is done for good: nobody waits for it.
+    pub(super) fn gone(&mut self, now: Instant, worker: u16) {
+        for gather in self.gathers.values_mut() {
+            gather.missing.retain(|other| *other != worker);
+        }
+        let whole: Vec<_> = self.gathers.iter().filter(|(_, gather)| gather.missing.is_empty()).map(|(id, _)| *id).collect();
+        whole.into_iter().for_each(|id| self.finish_if_whole(now, id));
+    }
+
+    pub(super) fn gather_timed_out(&mut self, now: Instant, id: RequestId) {
+        let Some(gather) = self.gathers.remove(&id) else { return };
+        tracing::warn!(workers = ?gather.missing, "workers did not answer");
+        self.refuse(now, gather.ticket, &worker_silent(&gather.missing));
+    }
+
+    fn finish_if_whole(&mut self, now: Instant, id: RequestId) {
+        if self.gathers.get(&id).is_none_or(|gather| !gather.missing.is_empty()) {
+            return;
+        }
+        let Some(gather) = self.gathers.remove(&id) else { return };
+        self.timers.disarm(gather.until, Timer::Gather(id));
+        match gather.question {
+            Question::Describe(number) => self.describe_the_gone(now, gather.ticket, number),
+            Question::List(reports) => {
+                let live = reports.iter().filter(|report| report.state != CallState::Ended);
+                let views: Vec<_> =
+                    live.filter_map(|report| Some(self.calls.by_number(report.call)?.view(report))).collect();
+                let body = json::sessions(&views);
+                self.answer(now, gather.ticket, json_response(200, body));
+            }
+            Question::Stats(mut sum) => {
+                sum.stages.merge(&self.setup);
+                self.stats.connections = self.connections.count() as u64;
+                self.stats.uptime_sec = now.saturating_duration_since(self.started).as_secs_f64();
+                let text = stats::render(&self.build, &self.stats, &sum);
+                let kind = "text/plain; version=0.0.4; charset=utf-8";
+                self.answer(now, gather.ticket, response(200, kind, text.into_bytes()));
+            }
+        }
+    }
+
+    /// The worker stopped before it could describe the call; it has reported the call's end before.
+    fn describe_the_gone(&mut self, now: Instant, ticket: Ticket, number: CallNumber) {
+        let ended = self.calls.by_number(number).is_some_and(|call| matches!(call.phase, Phase::Ended { .. }));
+        if ended {
+            self.describe(now, ticket, number);
+        } else {
+            self.refuse(now, ticket, &super::sessions::stopping());
+        }
+    }
+}
+
+/// 503: these workers did not answer in time.
+pub(super) fn worker_silent(workers: &[u16]) -> Refusal {
+    let error = format!("Worker {workers:?} did not answer within {} s.", WORKER_TIME_MAX.as_secs());
+    Refusal::new(503, "worker_silent", error).retry_after(1)
+}
