@@ -135,7 +135,11 @@ impl Connections {
         }
         self.offered -= 1;
         let refused = self.open >= CONNECTIONS_MAX;
-        if refused { self.refusing += 1 } else { self.open += 1 }
+        if refused {
+            self.refusing += 1
+        } else {
+            self.open += 1
+        }
         let http = Connection::new(now);
         let open = Open { http, refused, requests: 0, exchange: None, armed: None };
         self.slots[stream.slot as usize].state = State::Open(Box::new(open));
@@ -237,7 +241,11 @@ impl Connections {
         let slot = &mut self.slots[stream.slot as usize];
         match std::mem::replace(&mut slot.state, State::Closing) {
             State::Open(open) => {
-                if open.refused { self.refusing -= 1 } else { self.open -= 1 }
+                if open.refused {
+                    self.refusing -= 1
+                } else {
+                    self.open -= 1
+                }
                 if let Some(at) = open.armed {
                     timers.disarm(at, Timer::Connection(stream));
                 }

@@ -126,7 +126,8 @@ impl Control {
         for gather in self.gathers.values_mut() {
             gather.missing.retain(|other| *other != worker);
         }
-        let whole: Vec<_> = self.gathers.iter().filter(|(_, gather)| gather.missing.is_empty()).map(|(id, _)| *id).collect();
+        let whole: Vec<_> =
+            self.gathers.iter().filter(|(_, gather)| gather.missing.is_empty()).map(|(id, _)| *id).collect();
         whole.into_iter().for_each(|id| self.finish_if_whole(now, id));
     }
 

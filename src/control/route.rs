@@ -72,7 +72,8 @@ pub(super) fn resource(head: &Head) -> (Option<&str>, Result<Resource, Refusal>)
 
 fn named(path: &[&str]) -> Result<Resource, Refusal> {
     let id = |text: &str| {
-        let error = format!("The call id in the path must be 1 to {CALL_ID_BYTES_MAX} bytes without control characters.");
+        let error =
+            format!("The call id in the path must be 1 to {CALL_ID_BYTES_MAX} bytes without control characters.");
         CallId::new(text).ok_or_else(|| Refusal::field(error))
     };
     match path {
@@ -84,7 +85,9 @@ fn named(path: &[&str]) -> Result<Resource, Refusal> {
         ["api", "sessions", call] if !call.is_empty() => id(call).map(Resource::Session),
         ["api", "sessions", call, "activate"] if !call.is_empty() => id(call).map(Resource::Activate),
         ["bridge", "stop"] => Ok(Resource::BridgeStop),
-        ["" , ..] => Err(Refusal::new(404, "not_found", "The path begins with //: take the / off the end of the base URL.")),
+        ["", ..] => {
+            Err(Refusal::new(404, "not_found", "The path begins with //: take the / off the end of the base URL."))
+        }
         ["api", "sessions", ..] => {
             let error = "No such path. A / inside a call id must be sent as %2F.";
             Err(Refusal::new(404, "not_found", error))

@@ -56,7 +56,9 @@ impl SessionRequest {
             return Err(Refusal::new(400, "missing_field", "Missing callId or sdpOffer"));
         };
         if path_call.is_some_and(|path| path.expose() != call) {
-            return Err(Refusal::field("callId in the body differs from the one in the path. Leave it out of the body."));
+            return Err(Refusal::field(
+                "callId in the body differs from the one in the path. Leave it out of the body.",
+            ));
         }
         if path_call.is_some() && body_call.is_none() && body.get("callId").is_some_and(|call| !call.is_null()) {
             return Err(Refusal::field("callId must be a string that is not empty."));
@@ -182,7 +184,10 @@ fn tools(settings: &Object<'_>) -> Result<Option<Json>, Refusal> {
     let Some(value) = settings.get("tools").filter(|value| !value.is_null()) else { return Ok(None) };
     let items = value.array().ok_or_else(|| Refusal::field("config.tools must be an array."))?;
     if items.len() > TOOLS_MAX {
-        return Err(Refusal::field(format!("config.tools must have at most {TOOLS_MAX} items; it has {}.", items.len())));
+        return Err(Refusal::field(format!(
+            "config.tools must have at most {TOOLS_MAX} items; it has {}.",
+            items.len()
+        )));
     }
     for (index, item) in items.iter().enumerate() {
         let kind = item.object().and_then(|tool| tool.get("type")).and_then(Value::string);

@@ -111,7 +111,8 @@ impl Control {
             && call.holds_its_id()
         {
             if call.offer_hash != offer_hash {
-                let error = "callId is in use by a call with another sdpOffer. End that call first, or use a new callId.";
+                let error =
+                    "callId is in use by a call with another sdpOffer. End that call first, or use a new callId.";
                 return Err(Refusal::new(409, "conflict", error));
             }
             match &mut call.phase {
@@ -367,12 +368,8 @@ fn log_end(log_id: crate::call_id::LogId, report: &CallReport) {
 /// The answer to an offer, as often as it is posted.
 fn opened(call: &Call) -> Response {
     let Phase::Live { answer } = &call.phase else { unreachable!("callers have matched an answered call") };
-    let view = json::OpenedView {
-        success: true,
-        call_id: call.id.expose(),
-        session_id: &call.session_id,
-        sdp_answer: answer,
-    };
+    let view =
+        json::OpenedView { success: true, call_id: call.id.expose(), session_id: &call.session_id, sdp_answer: answer };
     json_response(200, view.bytes())
 }
 

@@ -50,15 +50,35 @@ pub struct Connection {
 #[derive(Debug)]
 enum State {
     /// Waits for a head. `begun`: its first byte was seen.
-    Head { scan: Scan, begun: bool, skipped_line: bool, until: Instant },
+    Head {
+        scan: Scan,
+        begun: bool,
+        skipped_line: bool,
+        until: Instant,
+    },
     /// Waits for the rest of a body.
-    Body { head: Box<Head>, body: Vec<u8>, rest: Rest, until: Instant },
+    Body {
+        head: Box<Head>,
+        body: Vec<u8>,
+        rest: Rest,
+        until: Instant,
+    },
     /// Waits for the owner's answer.
-    Answering { minor: u8, keep_alive: bool, without_body: bool },
+    Answering {
+        minor: u8,
+        keep_alive: bool,
+        without_body: bool,
+    },
     /// Waits for the response to be written.
-    Writing { last: bool, until: Instant },
+    Writing {
+        last: bool,
+        until: Instant,
+    },
     /// The last response is written and our side is ended: waits for the other end's.
-    Draining { left: usize, until: Instant },
+    Draining {
+        left: usize,
+        until: Instant,
+    },
     Closed,
 }
 
@@ -74,12 +94,7 @@ impl Connection {
     pub fn new(now: Instant) -> Self {
         Self {
             input: Input::default(),
-            state: State::Head {
-                scan: Scan::default(),
-                begun: false,
-                skipped_line: false,
-                until: now + HEAD_TIME_MAX,
-            },
+            state: State::Head { scan: Scan::default(), begun: false, skipped_line: false, until: now + HEAD_TIME_MAX },
             events: VecDeque::new(),
             reading: true,
             peer_ended: false,
@@ -288,9 +303,7 @@ impl Connection {
 
     /// True when the request is whole and handed out.
     fn advance_body(&mut self) -> Result<bool, (Problem, bool)> {
-        let State::Body { head, body, rest, .. } = &mut self.state else {
-            unreachable!("called in this state only")
-        };
+        let State::Body { head, body, rest, .. } = &mut self.state else { unreachable!("called in this state only") };
         let without_body = head.method == Method::Head;
         let whole = match rest {
             Rest::Bytes(left) => {

@@ -18,7 +18,7 @@ fn post(headers: &str, body: &str) -> String {
 fn refused(what: &str, bytes: &[u8], status: u16) {
     for cut in [1, 2, 3, 7, usize::MAX] {
         let mut wire = Wire::new();
-        bytes.chunks(cut.min(bytes.len())).for_each(|part| drop(wire.send(part)));
+        bytes.chunks(cut.min(bytes.len())).for_each(|part| _ = wire.send(part));
         wire.send(SMUGGLED);
         let statuses: Vec<_> = wire.problems.iter().map(|problem| problem.status).collect();
         assert_eq!(statuses, [status], "{what}: {:?}", String::from_utf8_lossy(bytes));
@@ -94,7 +94,11 @@ fn a_body_has_one_length_or_the_request_is_refused() {
     ] {
         refused(what, post(headers, body).as_bytes(), 400);
     }
-    refused("chunked in HTTP/1.0", format!("POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n{chunks}").as_bytes(), 400);
+    refused(
+        "chunked in HTTP/1.0",
+        format!("POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n{chunks}").as_bytes(),
+        400,
+    );
 
     served("a plain length", post("Content-Length: 5\r\n", "hello").as_bytes(), &["hello"]);
     served("leading zeros", post("content-length:\t005 \r\n", "hello").as_bytes(), &["hello"]);
@@ -233,7 +237,22 @@ fn mutated_requests_never_panic_and_are_answered_at_most_once_each() {
         "GET http://h/?wait=connected HTTP/1.0\r\nConnection: keep-alive\r\nExpect: 100-continue\r\n\r\n",
         "HEAD / HTTP/1.1\r\nhost: h\r\nContent-Length: 0\r\n\r\nGET / HTTP/1.1\r\nHost: h\r\n\r\n",
     ];
-    let spice = [&b"\r"[..], b"\n", b"\0", b" ", b"\t", b":", b"\r\n", b"\r\n\r\n", b"0", b"f", b"%", b"/", b"\xff", b"chunked"];
+    let spice = [
+        &b"\r"[..],
+        b"\n",
+        b"\0",
+        b" ",
+        b"\t",
+        b":",
+        b"\r\n",
+        b"\r\n\r\n",
+        b"0",
+        b"f",
+        b"%",
+        b"/",
+        b"\xff",
+        b"chunked",
+    ];
     let mut random = XorShift(0x9e37_79b9_7f4a_7c15);
     let mut taken = 0;
     for round in 0..40_000 {
@@ -252,7 +271,7 @@ fn mutated_requests_never_panic_and_are_answered_at_most_once_each() {
         }
         let mut wire = Wire::new();
         let cut = 1 + random.below(bytes.len());
-        bytes.chunks(cut).for_each(|part| drop(wire.send(part)));
+        bytes.chunks(cut).for_each(|part| _ = wire.send(part));
         assert!(wire.requests.len() <= 3 && wire.problems.len() <= 1, "{bytes:?}");
         assert!(wire.problems.is_empty() || wire.shut, "{bytes:?}");
         taken += wire.requests.len();
@@ -277,7 +296,7 @@ fn the_reading_does_not_depend_on_how_bytes_are_cut() {
         bytes[at] = random.below(128) as u8;
         let read = |cut: usize| {
             let mut wire = Wire::new();
-            bytes.chunks(cut).for_each(|part| drop(wire.send(part)));
+            bytes.chunks(cut).for_each(|part| _ = wire.send(part));
             let bodies: Vec<_> = wire.requests.iter().map(|request| request.body.clone()).collect();
             (bodies, wire.problems)
         };

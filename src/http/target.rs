@@ -70,7 +70,9 @@ fn decode(text: &str, also: &[u8], form: bool) -> Result<String, Problem> {
             b'%' => {
                 let hex = |byte: Option<u8>| byte.and_then(|byte| char::from(byte).to_digit(16));
                 let (Some(high), Some(low)) = (hex(bytes.next()), hex(bytes.next())) else {
-                    return Err(Problem::bad("The target contains a % that is not followed by two hexadecimal digits."));
+                    return Err(Problem::bad(
+                        "The target contains a % that is not followed by two hexadecimal digits.",
+                    ));
                 };
                 (high * 16 + low) as u8
             }
@@ -138,8 +140,28 @@ mod tests {
     #[test]
     fn targets_that_can_be_read_in_two_ways_are_refused() {
         for bad in [
-            "*", "h:443", "api/sessions", "ftp://h/", "http://", "http:///x", "http://u@h/", "http://h:x/", "/a/../b", "/./a",
-            "/%2e%2e/a", "/a%", "/a%2", "/a%zz", "/a%+1", "/a#b", "/a\\b", "/a\"b", "/a<b", "/%ff", "/%c0%af", "/a?b=%g0",
+            "*",
+            "h:443",
+            "api/sessions",
+            "ftp://h/",
+            "http://",
+            "http:///x",
+            "http://u@h/",
+            "http://h:x/",
+            "/a/../b",
+            "/./a",
+            "/%2e%2e/a",
+            "/a%",
+            "/a%2",
+            "/a%zz",
+            "/a%+1",
+            "/a#b",
+            "/a\\b",
+            "/a\"b",
+            "/a<b",
+            "/%ff",
+            "/%c0%af",
+            "/a?b=%g0",
             "/\u{e9}",
         ] {
             assert!(parse(bad).is_err(), "{bad:?} was taken");

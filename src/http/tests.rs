@@ -135,7 +135,7 @@ fn a_request_reads_the_same_however_it_is_cut_up() {
                 5\r\nhello\r\n00A;ext=\"v\"\r\n, 10 bytes\r\n0\r\nTrailer: t\r\n\r\nGET / HTTP/1.0\r\n\r\n";
     for cut in 1..=text.len() {
         let mut wire = Wire::new();
-        text.as_bytes().chunks(cut).for_each(|bytes| drop(wire.send(bytes)));
+        text.as_bytes().chunks(cut).for_each(|bytes| _ = wire.send(bytes));
         assert_eq!(wire.problems, [], "cut into {cut}");
         assert_eq!(wire.requests[0].body, b"hello, 10 bytes");
         assert_eq!(wire.requests[0].head.header("x"), Ok(Some("y\u{e9}")));
@@ -353,9 +353,8 @@ fn sizes_hold_to_the_byte() {
         format!("{start}{}\r\n\r\n", "a".repeat(length - start.len() - 4))
     };
     let headers = |count: usize| format!("GET / HTTP/1.1\r\nHost: h\r\n{}\r\n", "X: y\r\n".repeat(count - 1));
-    let body = |length: usize| {
-        format!("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: {length}\r\n\r\n{}", "a".repeat(length))
-    };
+    let body =
+        |length: usize| format!("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: {length}\r\n\r\n{}", "a".repeat(length));
     let chunks = |length: usize| {
         let data = "8\r\n12345678\r\n".repeat(length / 8);
         format!("POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n{data}0\r\n\r\n")
