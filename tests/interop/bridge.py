@@ -1,0 +1,117 @@
+"""The server under test: started on loopback, asked over HTTP, ended.
+
+Knows the session API and nothing of media. Everything it starts it ends, and its log is kept beside the evidence.
+"""
+
+import contextlib
+import http.client
+import json
+import os
+import pathlib
+import signal
+import socket
+import subprocess
+import time
+import urllib.parse
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+EVIDENCE = ROOT / "target" / "interop"
+BINARY = pathlib.Path(os.environ.get("BRIDGE_BINARY", ROOT / "target" / "release" / "voice-media-bridge"))
+
+START_SEC = 15  # a loaded two-core machine starts it in well under one
+STOP_SEC = 10
+MEDIA_PORTS = "42000-42199"
+
+
+class Bridge:
+    """A running server."""
+
+    def __init__(self, port, process, log):
+        self.port, self.process, self.log = port, process, log
+
+    @property
+    def url(self):
+        return f"http://127.0.0.1:{self.port}"
+
+    def request(self, method, path, body=None, headers=None, timeout_sec=15):
+        """One request on one connection: status, parsed JSON (or text), headers."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout_sec)
+        with contextlib.closing(connection):
+            data = json.dumps(body).encode() if body is not None else None
+            words = {"Content-Type": "application/json"} if data else {}
+            connection.request(method, path, data, words | (headers or {}))
+            response = connection.getresponse()
+            text = response.read().decode()
+        is_json = response.headers.get_content_type() == "application/json"
+        return response.status, json.loads(text) if is_json and text else text, response.headers
+
+    def session(self, call_id, query=""):
+        """`GET /api/sessions/{callId}`: status and body."""
+        return self.request("GET", session_path(call_id) + query)[:2]
+
+    def hang_up(self, call_id):
+        """`DELETE /api/sessions/{callId}`: status and body."""
+        return self.request("DELETE", session_path(call_id))[:2]
+
+    def live_calls(self):
+        """How many calls `GET /api/sessions` lists, and their ids."""
+        body = self.request("GET", "/api/sessions")[1]
+        return body["count"], [session.get("callId") for session in body["sessions"]]
+
+
+def session_path(call_id):
+    """Call ids carry `=`, `/` and `+`."""
+    return "/api/sessions/" + urllib.parse.quote(call_id, safe="")
+
+
+def free_port(kind=socket.SOCK_STREAM):
+    """A port that is free now."""
+    with socket.socket(socket.AF_INET, kind) as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@contextlib.contextmanager
+def running(name, **environment):
+    """Starts the server, waits until it is ready, and ends it: first as systemd would, then by force."""
+    EVIDENCE.mkdir(parents=True, exist_ok=True)
+    port = free_port()
+    settings = {
+        "PORT": str(port),
+        "BRIDGE_LISTEN": f"127.0.0.1:{port}",
+        "BRIDGE_MEDIA_IP": "127.0.0.1",
+        "BRIDGE_MEDIA_PORTS": MEDIA_PORTS,
+        "BRIDGE_LOG": "info",
+    }
+    keep = {word: value for word, value in os.environ.items() if not word.startswith(("BRIDGE_", "OPENAI_"))}
+    log_path = EVIDENCE / f"{name}.log"
+    with open(log_path, "wb") as log:
+        process = subprocess.Popen([str(BINARY)], env=keep | settings | environment, stdout=log, stderr=log)
+    bridge = Bridge(port, process, log_path)
+    try:
+        wait_until_ready(bridge)
+        yield bridge
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+            try:
+                process.wait(STOP_SEC)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def wait_until_ready(bridge):
+    """Polls `/ready`, bounded."""
+    until = time.monotonic() + START_SEC
+    while time.monotonic() < until:
+        if bridge.process.poll() is not None:
+            break
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            if bridge.request("GET", "/ready", timeout_sec=1)[0] == 200:
+                return
+        time.sleep(0.05)
+    tail = bridge.log.read_text(errors="replace")[-2000:]
+    raise RuntimeError(
+        f"the server is not ready after {START_SEC} s (exit {bridge.process.poll()}); its log ends:\n{tail}"
+    )
