@@ -152,7 +152,7 @@ async def the_caller_hangs_up(report, bridge):
 
 
 async def two_calls_at_once(report, bridge):
-    """Each is answered with its own words: no audio crosses between calls."""
+    """Both stand, and both are heard."""
     async with Caller() as one, Caller() as two:
         await asyncio.gather(one.call(bridge), two.call(bridge))
         await asyncio.sleep(1)
