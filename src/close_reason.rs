@@ -58,7 +58,7 @@ impl Blame {
 close_reasons! {
     /// `DELETE`, or `/bridge/stop`.
     Hangup = "hangup", Nobody;
-    /// The peer closed the DTLS connection or sent RTCP BYE.
+    /// The peer closed the DTLS connection.
     PeerClosed = "peer_closed", Nobody;
     /// SIGTERM, or a drain whose time ran out.
     ServerStopping = "server_stopping", Nobody;

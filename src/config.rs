@@ -404,6 +404,41 @@ impl Config {
     }
 }
 
+impl fmt::Display for Config {
+    /// One setting a line, under the name of its variable; secrets hidden.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let hidden = |set: bool| if set { "(hidden)" } else { "(none)" };
+        let automatic = |text: Option<String>| text.unwrap_or_else(|| "(automatic)".to_owned());
+        let mut line = |name: &str, value: &dyn fmt::Display| writeln!(f, "{name:<26} {value}");
+        line("BRIDGE_LISTEN", &self.listen)?;
+        line("BRIDGE_API_TOKEN", &hidden(self.api_token.is_some()))?;
+        line("BRIDGE_NO_PAGE", &!self.page)?;
+        line("BRIDGE_MEDIA_IP", &automatic(self.media_ip.map(|ip| ip.to_string())))?;
+        line("BRIDGE_MEDIA_PORTS", &format!("{}-{}", self.media_ports.start(), self.media_ports.end()))?;
+        line("BRIDGE_ALLOW_PRIVATE", &automatic(self.allow_private.map(|allow| allow.to_string())))?;
+        line("BRIDGE_START_DELAY_MS", &self.start_delay.as_millis())?;
+        line("BRIDGE_OPUS_COMPLEXITY", &self.opus_complexity)?;
+        match &self.upstream {
+            Upstream::Builtin => line("BRIDGE_AGENT", &"builtin")?,
+            Upstream::Url { url, api_key, org_id, project_id } => {
+                let none = "(none)";
+                line("BRIDGE_AGENT", &"openai")?;
+                line("OPENAI_REALTIME_URL", &url)?;
+                line("OPENAI_REALTIME_MODEL", &self.model)?;
+                line("OPENAI_API_KEY", &hidden(api_key.is_some()))?;
+                line("OPENAI_ORG_ID", &org_id.as_deref().unwrap_or(none))?;
+                line("OPENAI_PROJECT_ID", &project_id.as_deref().unwrap_or(none))?;
+            }
+        }
+        line("BRIDGE_WORKERS", &self.workers)?;
+        line("BRIDGE_IO", &format!("{:?}", self.io).to_lowercase())?;
+        line("BRIDGE_MAX_CALLS", &self.calls_max)?;
+        line("BRIDGE_MAX_DURATION_SEC", &self.duration_sec_max)?;
+        line("BRIDGE_LOG", &self.log)?;
+        line("BRIDGE_LOG_FORMAT", &format!("{:?}", self.log_format).to_lowercase())
+    }
+}
+
 /// Replaces a retired model name by the default; the second value is the name that was replaced.
 ///
 /// `gpt-4o-realtime-preview*` no longer exists and `gpt-5-realtime` never did, yet the deployed webhook sends them.

@@ -16,7 +16,7 @@ use crate::close_reason::CloseReason;
 use crate::peer::PeerReport;
 use crate::peer::sdp::Offer;
 use crate::realtime::SessionSettings;
-use crate::stats::{Percentiles, Stage, WorkerStats};
+use crate::stats::{StageLatency, WorkerStats};
 
 /// Ties an answer to the question that control put to a worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -196,15 +196,24 @@ pub struct CallReport {
     pub latency: Vec<StageLatency>,
 }
 
-/// One stage's percentiles.
-#[derive(Clone, Copy, Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct StageLatency {
-    /// Which.
-    pub stage: Stage,
-    /// In microseconds.
-    #[serde(flatten)]
-    pub percentiles: Percentiles,
+impl CallReport {
+    /// The report of a call of which nothing more is known.
+    pub fn empty(call: CallNumber) -> Self {
+        Self {
+            call,
+            state: CallState::Connecting,
+            close: None,
+            close_detail: None,
+            duration_ms: 0,
+            connected_ms: None,
+            connect_us: None,
+            peer: PeerReport::default(),
+            uplink: UplinkReport::default(),
+            downlink: DownlinkReport::default(),
+            agent: AgentReport::default(),
+            latency: Vec::new(),
+        }
+    }
 }
 
 /// A worker wants the addresses of a host.

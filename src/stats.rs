@@ -7,6 +7,7 @@
 mod prometheus;
 
 use std::fmt;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use hdrhistogram::Histogram as Hdr;
@@ -150,43 +151,55 @@ pub struct Percentiles {
     pub max_us: u64,
 }
 
-/// One histogram per stage.
-#[derive(Clone, Debug)]
-pub struct Stages(Vec<Histogram>);
+/// One histogram per stage; those never recorded take no memory.
+#[derive(Clone, Debug, Default)]
+pub struct Stages([Option<Box<Histogram>>; Stage::ALL.len()]);
 
 impl Stages {
     /// Empty histograms for all stages.
     pub fn new() -> Self {
-        Self(Stage::ALL.iter().map(|_| Histogram::new()).collect())
+        Self::default()
     }
 
     /// One stage's histogram.
     pub fn get(&self, stage: Stage) -> &Histogram {
-        &self.0[stage as usize]
+        static EMPTY: LazyLock<Histogram> = LazyLock::new(Histogram::new);
+        self.0[stage as usize].as_deref().unwrap_or(&EMPTY)
     }
 
-    /// One stage's histogram, to record into.
-    pub fn get_mut(&mut self, stage: Stage) -> &mut Histogram {
-        &mut self.0[stage as usize]
-    }
-
-    /// Records one latency.
+    /// Records one latency. The first of a stage allocates its histogram, the others nothing.
     pub fn record(&mut self, stage: Stage, latency: Duration) {
-        self.get_mut(stage).record(latency);
+        self.0[stage as usize].get_or_insert_default().record(latency);
     }
 
     /// Adds all values of others.
     pub fn merge(&mut self, other: &Self) {
         for (mine, theirs) in self.0.iter_mut().zip(&other.0) {
-            mine.merge(theirs);
+            if let Some(theirs) = theirs {
+                mine.get_or_insert_default().merge(theirs);
+            }
         }
+    }
+
+    /// The percentiles of the stages that were recorded, in the order of the path.
+    pub fn percentiles(&self) -> Vec<StageLatency> {
+        let latency = |stage: &Stage| {
+            let percentiles = self.0[*stage as usize].as_ref()?.percentiles()?;
+            Some(StageLatency { stage: *stage, percentiles })
+        };
+        Stage::ALL.iter().filter_map(latency).collect()
     }
 }
 
-impl Default for Stages {
-    fn default() -> Self {
-        Self::new()
-    }
+/// One stage's percentiles.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StageLatency {
+    /// Which.
+    pub stage: Stage,
+    /// In microseconds.
+    #[serde(flatten)]
+    pub percentiles: Percentiles,
 }
 
 /// What one worker counted, or the sum of several.
@@ -232,32 +245,6 @@ impl WorkerStats {
         self.agent.add(&other.agent);
         self.stages.merge(&other.stages);
     }
-}
-
-/// Declares a report: counters with the names that the API shows, which add up field by field.
-#[macro_export]
-#[doc(hidden)]
-macro_rules! report {
-    ($(#[$doc:meta])* $name:ident { $($(#[$field_doc:meta])* $field:ident,)* }) => {
-        $(#[$doc])*
-        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
-        #[serde(rename_all = "camelCase")]
-        pub struct $name {
-            $($(#[$field_doc])* pub $field: u64,)*
-        }
-
-        impl $name {
-            /// Adds another report field by field.
-            pub fn add(&mut self, other: &Self) {
-                $(self.$field += other.$field;)*
-            }
-
-            /// Every counter with its name, for metrics.
-            pub fn counters(&self) -> impl Iterator<Item = (&'static str, u64)> {
-                [$((stringify!($field), self.$field)),*].into_iter()
-            }
-        }
-    };
 }
 
 #[cfg(test)]
