@@ -34,6 +34,7 @@ use std::time::{Duration, Instant};
 use crate::close_reason::CloseReason;
 use crate::config::Secret;
 use crate::io::{Deadline, Entropy, Fault};
+pub use crate::playout::ItemId;
 use crate::realtime::{self, ClientEvent, PcmDecoder, SessionSettings};
 use crate::wss;
 
@@ -117,10 +118,6 @@ pub struct AgentConfig {
 /// One try to connect to one address. Numbers count from zero per agent and are not used twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Attempt(pub u8);
-
-/// An item of the model's conversation that carries audio: the unit of truncation. Local to one agent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct ItemId(pub u32);
 
 /// What the call has to know.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,0 +1,429 @@
+//! The data plane of one core: its calls, their sockets and streams, and when each of them next wants to run.
+//!
+//! A call lives and dies here. The worker maps sockets and streams to calls, keeps the queue of deadlines, and stands
+//! between a call and everything else: a call that panics is counted and ends alone. It must not know how a call works.
+
+mod links;
+mod timers;
+
+use std::collections::{HashMap, VecDeque};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::{Duration, Instant};
+
+use tracing::{debug, error};
+
+use crate::call::{Call, CallConfig, StreamEvent};
+use crate::call_id::CallNumber;
+use crate::close_reason::CloseReason;
+use crate::io::{Datagram, Deadline, Fault, Input, Machine, Node, Output, StreamKey};
+use crate::messages::{CallReport, CallState, FromWorker, Message, OpenCall, OpenRefusal, Resolved, ToWorker};
+use crate::peer::sdp::Policy;
+use crate::slab::Slab;
+use crate::stats::{Stage, WorkerStats};
+use links::{CallKey, Links, Out};
+use timers::Timers;
+
+/// Beats of calls are spread by this step over the 20 ms: 20 ms times the golden ratio, so that any number of calls in
+/// neighbouring slots lands about evenly.
+const PHASE_STEP_US: u64 = 12_361;
+const FRAME_US: u64 = 20_000;
+
+/// What a worker is told at its start.
+#[derive(Clone, Debug)]
+pub struct WorkerConfig {
+    /// Its index.
+    pub index: u16,
+    /// What its calls share.
+    pub call: CallConfig,
+    /// The advertised address.
+    pub media_ip: IpAddr,
+    /// Whether the HTTP API listens on loopback only: offers from loopback then get a loopback candidate.
+    pub loopback_listener: bool,
+    /// Which remote candidates may be used.
+    pub policy: Policy,
+}
+
+/// The calls of one core.
+pub struct Worker {
+    config: WorkerConfig,
+    calls: Slab<Slot>,
+    by_number: HashMap<CallNumber, CallKey>,
+    links: Links,
+    timers: Timers,
+    outputs: VecDeque<Output<Message>>,
+    /// Calls with marks that the next submit closes.
+    marked: Vec<CallKey>,
+    /// When this pass of the loop began.
+    woke_at: Option<Instant>,
+    totals: WorkerStats,
+    stopping: bool,
+    stopped: bool,
+}
+
+enum Slot {
+    /// Waits for its socket, which will advertise this address.
+    Binding(Box<OpenCall>, IpAddr),
+    Live(Box<Call>),
+    /// Waits for its socket to be closed.
+    Closing,
+}
+
+impl Worker {
+    /// A worker without calls.
+    pub fn new(config: WorkerConfig) -> Self {
+        let mut totals = WorkerStats::default();
+        totals.ended.resize(CloseReason::ALL.len(), 0);
+        Self {
+            config,
+            calls: Slab::new(),
+            by_number: HashMap::new(),
+            links: Links::default(),
+            timers: Timers::default(),
+            outputs: VecDeque::new(),
+            marked: Vec::new(),
+            woke_at: None,
+            totals,
+            stopping: false,
+            stopped: false,
+        }
+    }
+
+    fn tell(&mut self, event: FromWorker) {
+        let message = Message::FromWorker { worker: self.config.index, event };
+        self.outputs.push_back(Output::Message { to: Node::Control, message });
+    }
+
+    fn handle_control(&mut self, now: Instant, message: ToWorker) {
+        match message {
+            ToWorker::Open(open) => self.take(*open),
+            ToWorker::Activate(number) => {
+                if let Some(&key) = self.by_number.get(&number) {
+                    self.with_call(now, key, |call, out| call.activate(now, out));
+                }
+            }
+            ToWorker::Hangup(number, reason) => {
+                if let Some(&key) = self.by_number.get(&number) {
+                    self.hangup(now, key, reason, String::new());
+                }
+            }
+            ToWorker::Describe(request, number) => {
+                let key = self.by_number.get(&number);
+                let report = key.and_then(|key| self.call(*key)).map(|call| Box::new(call.report(now)));
+                self.tell(FromWorker::Described(request, report));
+            }
+            ToWorker::List(request) => {
+                let live = self.live().map(|call| call.report(now)).collect();
+                self.tell(FromWorker::Listed(request, live));
+            }
+            ToWorker::Stats(request) => {
+                let stats = Box::new(self.stats(now));
+                self.tell(FromWorker::Stats(request, stats));
+            }
+            ToWorker::Stop => {
+                self.stopping = true;
+                let all: Vec<CallKey> = self.by_number.values().copied().collect();
+                for key in all {
+                    self.hangup(now, key, CloseReason::ServerStopping, String::new());
+                }
+            }
+        }
+    }
+
+    /// Takes a call: first of all its socket, whose port the answer names.
+    fn take(&mut self, open: OpenCall) {
+        if self.stopping {
+            self.tell(FromWorker::Refused { call: open.call, why: OpenRefusal::Stopping });
+            return;
+        }
+        let address = self.local_address(&open);
+        let number = open.call;
+        let (slot, generation) = self.calls.insert(Slot::Binding(Box::new(open), address));
+        let key = CallKey { slot, generation };
+        self.by_number.insert(number, key);
+        self.outputs.push_back(Output::BindUdp { socket: key.socket(), address });
+    }
+
+    /// The address that the answer advertises. A caller on this host (a browser, a test) offers loopback candidates only;
+    /// it gets a loopback candidate back where the API itself is for this host only.
+    fn local_address(&self, open: &OpenCall) -> IpAddr {
+        let candidates = &open.offer.candidates;
+        let all_loopback = !candidates.is_empty() && candidates.iter().all(|c| c.addr.ip().is_loopback());
+        if !(self.config.loopback_listener && all_loopback) {
+            return self.config.media_ip;
+        }
+        if candidates.iter().any(|c| c.addr.is_ipv4()) { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() }
+    }
+
+    fn bound(&mut self, now: Instant, key: CallKey, port: u16) {
+        let slot = self.calls.get_mut(key.slot, key.generation);
+        let Some(Slot::Binding(open, address)) = slot.map(|slot| std::mem::replace(slot, Slot::Closing)) else {
+            // Hung up while the socket was being opened: its close is already on the way.
+            return;
+        };
+        let number = open.call;
+        let made = self.make(now, key, *open, SocketAddr::new(address, port));
+        match made {
+            Ok((call, answer)) => {
+                self.totals.opened += 1;
+                if let Some(slot) = self.calls.get_mut(key.slot, key.generation) {
+                    *slot = Slot::Live(Box::new(call));
+                }
+                self.tell(FromWorker::Answered { call: number, answer });
+                // The first check leaves now.
+                self.with_call(now, key, |call, out| call.handle_timeout(now, out));
+            }
+            Err(why) => self.refuse(now, key, number, why),
+        }
+    }
+
+    fn make(
+        &mut self,
+        now: Instant,
+        key: CallKey,
+        open: OpenCall,
+        local: SocketAddr,
+    ) -> Result<(Call, String), OpenRefusal> {
+        let mut policy = self.config.policy.clone();
+        policy.allow_private |= local.ip().is_loopback();
+        policy.own_media_ip = local.ip();
+        let selected = policy.select(&open.offer).map_err(|error| OpenRefusal::Offer(error.to_string()))?;
+        let phase = Duration::from_micros(u64::from(key.slot) * PHASE_STEP_US % FRAME_US);
+        let number = open.call;
+        let mut out = self.links.out(key, number, self.config.index, &mut self.outputs);
+        let config = &self.config.call;
+        let made = catch_unwind(AssertUnwindSafe(|| {
+            Call::open(now, config, open, selected.usable, local, phase, &mut out)
+        }));
+        made.unwrap_or_else(|_| {
+            self.totals.panics += 1;
+            Err(OpenRefusal::Internal("the call panicked while it was opened".into()))
+        })
+    }
+
+    fn refuse(&mut self, now: Instant, key: CallKey, number: CallNumber, why: OpenRefusal) {
+        self.by_number.remove(&number);
+        self.links.abandon(now, key, &mut self.outputs);
+        self.outputs.push_back(Output::CloseUdp { socket: key.socket() });
+        self.tell(FromWorker::Refused { call: number, why });
+    }
+
+    fn call(&self, key: CallKey) -> Option<&Call> {
+        match self.calls.get(key.slot, key.generation) {
+            Some(Slot::Live(call)) => Some(call),
+            _ => None,
+        }
+    }
+
+    fn live(&self) -> impl Iterator<Item = &Call> {
+        self.calls.iter().filter_map(|(_, _, slot)| match slot {
+            Slot::Live(call) => Some(&**call),
+            _ => None,
+        })
+    }
+
+    /// Lets a call do something; then ends it if it is over or has panicked, and arms its next deadline.
+    fn with_call(&mut self, now: Instant, key: CallKey, act: impl FnOnce(&mut Call, &mut Out<'_>)) {
+        let Some(Slot::Live(call)) = self.calls.get_mut(key.slot, key.generation) else { return };
+        let mut out = self.links.out(key, call.number(), self.config.index, &mut self.outputs);
+        let awaited = call.awaits_submit();
+        let acted = catch_unwind(AssertUnwindSafe(|| {
+            act(call, &mut out);
+            if let Some(end) = call.end().cloned() {
+                call.hangup(now, end.reason, end.detail, &mut out);
+            }
+        }));
+        if acted.is_err() {
+            error!(call = %call.log_id(), "a call panicked and was ended; the others go on");
+            self.totals.panics += 1;
+            self.bury(now, key, Some(CloseReason::InternalError));
+            return;
+        }
+        if call.end().is_some() {
+            self.bury(now, key, None);
+            return;
+        }
+        if !awaited && call.awaits_submit() {
+            self.marked.push(key);
+        }
+        self.timers.arm(key.slot, call.deadline().at);
+    }
+
+    fn hangup(&mut self, now: Instant, key: CallKey, reason: CloseReason, detail: String) {
+        match self.calls.get(key.slot, key.generation) {
+            Some(Slot::Live(_)) => self.with_call(now, key, |call, out| call.hangup(now, reason, detail, out)),
+            Some(Slot::Binding(open, _)) => {
+                let number = open.call;
+                if let Some(slot) = self.calls.get_mut(key.slot, key.generation) {
+                    *slot = Slot::Closing;
+                }
+                self.refuse(now, key, number, OpenRefusal::Stopping);
+            }
+            Some(Slot::Closing) | None => {}
+        }
+    }
+
+    /// Takes an ended call out: its last report goes to control, its socket and streams are closed.
+    fn bury(&mut self, now: Instant, key: CallKey, panicked: Option<CloseReason>) {
+        let Some(slot) = self.calls.get_mut(key.slot, key.generation) else { return };
+        let Slot::Live(call) = std::mem::replace(slot, Slot::Closing) else { return };
+        self.timers.arm(key.slot, None);
+        self.by_number.remove(&call.number());
+        self.links.abandon(now, key, &mut self.outputs);
+        self.outputs.push_back(Output::CloseUdp { socket: key.socket() });
+        // A call that panicked may panic again when it is asked or dropped: that must not reach the others either.
+        let number = call.number();
+        let report = catch_unwind(AssertUnwindSafe(|| {
+            let report = call.report(now);
+            let stages = call.stages().clone();
+            drop(call);
+            (report, stages)
+        }));
+        let reason = panicked.or_else(|| report.as_ref().ok()?.0.close).unwrap_or(CloseReason::InternalError);
+        if let Some(index) = CloseReason::ALL.iter().position(|each| *each == reason) {
+            self.totals.ended[index] += 1;
+        }
+        match report {
+            Ok((mut report, stages)) => {
+                report.state = CallState::Ended;
+                report.close = Some(reason);
+                add_report(&mut self.totals, &report);
+                self.totals.stages.merge(&stages);
+                self.tell(FromWorker::Ended(Box::new(report)));
+            }
+            Err(_) => {
+                let report = CallReport { state: CallState::Ended, close: Some(reason), ..CallReport::empty(number) };
+                self.tell(FromWorker::Ended(Box::new(report)));
+            }
+        }
+    }
+
+    fn stats(&self, now: Instant) -> WorkerStats {
+        let mut stats = self.totals.clone();
+        for call in self.live() {
+            if let Some(index) = CallState::LIVE.iter().position(|state| *state == call.state()) {
+                stats.live[index] += 1;
+            }
+            add_report(&mut stats, &call.report(now));
+            stats.stages.merge(call.stages());
+        }
+        stats
+    }
+
+    fn handle_datagram(&mut self, now: Instant, datagram: Datagram<'_>) {
+        let key = CallKey::of(datagram.socket);
+        if self.call(key).is_none() {
+            self.totals.stray_datagrams += 1;
+            return;
+        }
+        self.with_call(now, key, |call, out| {
+            call.handle_datagram(now, datagram.received, datagram.from, datagram.payload, out);
+        });
+    }
+
+    fn handle_stream(&mut self, now: Instant, stream: StreamKey, event: StreamEvent<'_>) {
+        match self.links.owner(stream) {
+            Some((key, attempt)) => {
+                self.with_call(now, key, |call, out| call.handle_stream(now, attempt, event, out));
+            }
+            None => self.links.orphan(stream, &event, &mut self.outputs),
+        }
+    }
+
+    fn handle_resolved(&mut self, now: Instant, resolved: Resolved) {
+        if let Some(&key) = self.by_number.get(&resolved.call) {
+            self.with_call(now, key, |call, out| call.handle_resolved(now, resolved.outcome, out));
+        }
+    }
+
+    fn run_due(&mut self, now: Instant) {
+        while let Some(slot) = self.timers.pop_due(now) {
+            let Some(generation) = self.calls.generation(slot) else { continue };
+            self.with_call(now, CallKey { slot, generation }, |call, out| call.handle_timeout(now, out));
+        }
+        self.links.cut_overdue(now, &mut self.outputs);
+    }
+
+    fn submitted(&mut self, now: Instant) {
+        for key in self.marked.drain(..) {
+            if let Some(Slot::Live(call)) = self.calls.get_mut(key.slot, key.generation) {
+                call.submitted(now);
+            }
+        }
+        if let Some(woke_at) = self.woke_at.take() {
+            self.totals.stages.record(Stage::Turn, now.saturating_duration_since(woke_at));
+        }
+    }
+
+    fn udp_refused(&mut self, now: Instant, key: CallKey, fault: Fault) {
+        let slot = self.calls.get_mut(key.slot, key.generation);
+        if let Some(Slot::Binding(open, _)) = slot.map(|slot| std::mem::replace(slot, Slot::Closing)) {
+            debug!(%fault, call = %open.log_id, "no media socket");
+            self.refuse(now, key, open.call, OpenRefusal::NoPort(fault.to_string()));
+        }
+    }
+}
+
+impl Machine for Worker {
+    type Message = Message;
+
+    fn handle_input(&mut self, now: Instant, input: Input<'_, Message>) {
+        if matches!(input, Input::Submitted) {
+            self.submitted(now);
+            return;
+        }
+        self.woke_at.get_or_insert(now);
+        match input {
+            Input::Submitted | Input::Timeout => {}
+            Input::Datagram(datagram) => self.handle_datagram(now, datagram),
+            Input::UdpBound { socket, port } => self.bound(now, CallKey::of(socket), port),
+            Input::UdpRefused { socket, fault } => self.udp_refused(now, CallKey::of(socket), fault),
+            Input::SendFailed { .. } => self.totals.send_failures += 1,
+            Input::UdpClosed { socket } => {
+                self.calls.remove(socket.slot, socket.generation);
+            }
+            Input::Accepted { stream, .. } => self.outputs.push_back(Output::Close { stream }),
+            Input::Connected { stream } => {
+                self.links.connected(stream);
+                self.handle_stream(now, stream, StreamEvent::Connected);
+            }
+            Input::Received { stream, bytes } => self.handle_stream(now, stream, StreamEvent::Received(bytes)),
+            Input::Ended { stream } => self.handle_stream(now, stream, StreamEvent::Ended),
+            Input::Failed { stream, fault } => self.handle_stream(now, stream, StreamEvent::Failed(fault)),
+            Input::Written { stream, len, buffer } => {
+                self.handle_stream(now, stream, StreamEvent::Written(len, buffer));
+            }
+            Input::Closed { stream } => self.links.closed(stream),
+            Input::Message(Message::ToWorker(message)) => self.handle_control(now, message),
+            Input::Message(Message::Resolved(resolved)) => self.handle_resolved(now, resolved),
+            // Control alone is told to stop; it tells us.
+            Input::Message(_) | Input::Stop => {}
+        }
+        self.run_due(now);
+    }
+
+    fn poll_output(&mut self) -> Output<Message> {
+        if let Some(output) = self.outputs.pop_front() {
+            return output;
+        }
+        if self.stopping && !self.stopped && self.calls.is_empty() && self.links.is_empty() {
+            self.stopped = true;
+            return Output::Message {
+                to: Node::Control,
+                message: Message::FromWorker { worker: self.config.index, event: FromWorker::Stopped },
+            };
+        }
+        if self.stopped {
+            return Output::Exit;
+        }
+        let calls = self.timers.next().map_or(Deadline::NEVER, |at| Deadline::at(at, "call"));
+        Output::Timeout(calls.min(self.links.deadline()))
+    }
+}
+
+fn add_report(stats: &mut WorkerStats, report: &CallReport) {
+    stats.peer.add(&report.peer);
+    stats.uplink.add(&report.uplink);
+    stats.downlink.add(&report.downlink);
+    stats.agent.add(&report.agent);
+}
