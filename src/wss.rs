@@ -8,6 +8,7 @@
 mod client;
 mod frame;
 pub mod memory;
+pub mod server;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
