@@ -56,9 +56,6 @@ impl<'a> Document<'a> {
             }
             if kind == b'm' {
                 document.media.push(value);
-                if !seen[usize::from(b't')] {
-                    findings.error(Rule::Grammar, format!("line {number}: m= before t="));
-                }
                 (order, reached) = (MEDIA_ORDER, Some(0));
                 continue;
             }

@@ -35,7 +35,9 @@ fn media_line(media: &str, offered: Option<&str>, findings: &mut Findings) -> Ve
     }
     let offered: Option<Vec<&str>> = offered.map(|offered| offered.split(' ').collect());
     let offered_profile = offered.as_ref().map(|words| words.get(2).copied().unwrap_or(""));
-    if !profile.starts_with("UDP/TLS/RTP/SAVP") || offered_profile.is_some_and(|offered| offered != *profile) {
+    if !["UDP/TLS/RTP/SAVPF", "UDP/TLS/RTP/SAVP"].contains(profile)
+        || offered_profile.is_some_and(|offered| offered != *profile)
+    {
         findings.error(Rule::Profile, "the profile is not the offer's over UDP/TLS");
     }
     if formats.len() > 128 {

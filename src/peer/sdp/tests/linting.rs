@@ -197,6 +197,22 @@ fn what_whatsapp_takes_and_we_do_not_write_is_a_warning() {
 }
 
 #[test]
+fn a_profile_without_dtls_is_an_error_even_when_it_was_offered() {
+    let offer = fixture("offer-live-2026-10-02.sdp");
+    let (plain_offer, plain) =
+        (offer.replace("UDP/TLS/RTP/SAVPF", "RTP/SAVPF"), answer(&offer).replace("UDP/TLS/RTP/SAVPF", "RTP/SAVPF"));
+    assert_eq!(errors(&against(&plain, &plain_offer)), [Rule::Profile]);
+    assert_eq!(errors(&alone(&plain)), [Rule::Profile]);
+}
+
+#[test]
+fn a_maximum_packet_time_that_was_not_offered_is_an_error() {
+    let offer = fixture("offer-metadoc-uic.sdp");
+    let more = answer(&offer).replace("a=ptime:20", "a=maxptime:20\r\na=ptime:20");
+    assert_eq!(errors(&against(&more, &offer)), [Rule::PacketTime]);
+}
+
+#[test]
 fn private_addresses_pass_when_they_are_allowed_but_never_link_local_ones() {
     let offer = fixture("offer-live-2026-10-02.sdp");
     let allowed = Context { offer: Some(&offer), allow_private: true };
