@@ -4,7 +4,6 @@ use std::time::Instant;
 
 use super::{Agent, AgentEvent, AgentOutput, AgentSink, Attempt, CLOSE_WAIT, State, words};
 use crate::close_reason::CloseReason;
-use crate::config::Secret;
 use crate::realtime;
 use crate::wss::{Client, Event, Request, Step};
 
@@ -104,7 +103,7 @@ impl Agent {
         if matches!(self.state, State::Closing { .. } | State::Closed) {
             return;
         }
-        let detail = words::clean(detail, self.config.api_key.as_ref().filter(|key| is_worth_hiding(key)));
+        let detail = words::clean(detail, self.config.api_key.as_ref());
         self.wind_up(now);
         sink.agent_event(now, AgentEvent::Closed { reason, detail });
     }
@@ -161,11 +160,6 @@ impl Agent {
         self.handle_keypad(now);
         self.ask(now);
     }
-}
-
-/// Whether a key is long enough to be searched for in texts; a shorter one is no secret, and might be part of any word.
-fn is_worth_hiding(key: &Secret) -> bool {
-    key.expose().len() >= 8
 }
 
 fn close_words(code: u16, reason: &str) -> String {

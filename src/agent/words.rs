@@ -4,11 +4,13 @@ use crate::config::Secret;
 
 /// Longest text kept of what the other end said, in characters: an error object fits.
 const CHARS_MAX: usize = 400;
+/// Shortest key searched for in texts, in bytes: a shorter one is a placeholder, and might be part of any word.
+const KEY_BYTES_MIN: usize = 8;
 
 /// One line without control characters or marks that reorder text, cut to a bounded length, and without the key or
 /// anything that looks like one: services quote the key they refuse.
 pub(super) fn clean(text: &str, key: Option<&Secret>) -> String {
-    let without_key = match key.map(Secret::expose).filter(|key| !key.is_empty()) {
+    let without_key = match key.map(Secret::expose).filter(|key| key.len() >= KEY_BYTES_MIN) {
         Some(key) => text.replace(key, "(key)"),
         None => text.to_owned(),
     };
@@ -52,6 +54,8 @@ mod tests {
         let key = Secret::new("top-secret");
         let text = clean(r#"{"message":"Incorrect key: top-secret, or sk-proj-****abcd."}"#, Some(&key));
         assert_eq!(text, r#"{"message":"Incorrect key: (key), or (key)"#);
-        assert_eq!(clean("empty keys change nothing", Some(&Secret::new(""))), "empty keys change nothing");
+        for placeholder in ["", "key"] {
+            assert_eq!(clean("a key is needed", Some(&Secret::new(placeholder))), "a key is needed");
+        }
     }
 }

@@ -458,11 +458,15 @@ fn pings_without_end_do_not_fill_memory() {
     for _ in 0..1000 {
         if let Some(link) = rig.agent.link {
             rig.agent.handle_received(rig.now, link, &pings, &mut rig.told);
+            rig.run();
         }
         rig.pass(Duration::ZERO);
     }
-    assert_eq!(rig.end().0, CloseReason::AgentSession);
+    let (reason, detail) = rig.end();
+    assert_eq!(reason, CloseReason::AgentSession);
+    assert!(detail.contains("stopped reading"), "{detail}");
     assert!(rig.unread.len() <= UNWRITTEN_BYTES_MAX + (1 << 17), "{}", rig.unread.len());
+    assert!(rig.unread.len() > UNWRITTEN_BYTES_MAX / 2, "{}", rig.unread.len());
 }
 
 #[test]
