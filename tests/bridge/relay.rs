@@ -128,8 +128,9 @@ impl Relay {
 
     /// Does all that is due by now.
     pub(crate) fn handle_timeout(&mut self, now: Instant) {
-        while let Some((_, key)) = self.deadlines.first().copied().filter(|(at, _)| *at <= now) {
-            self.with_call(key, |call, out| call.handle_timeout(now, out));
+        while let Some(due) = self.deadlines.first().copied().filter(|(at, _)| *at <= now) {
+            self.deadlines.remove(&due);
+            self.with_call(due.1, |call, out| call.handle_timeout(now, out));
         }
     }
 

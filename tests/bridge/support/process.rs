@@ -37,7 +37,7 @@ impl Process {
         Self { child, output, readers }
     }
 
-    /// All that the process has printed so far, on both streams.
+    /// What has been read so far of what the process printed, on both streams.
     pub(crate) fn output(&self) -> String {
         let output = self.output.lock().expect("its holders cannot panic");
         String::from_utf8_lossy(&output).into_owned()

@@ -52,7 +52,7 @@ impl Server {
         HttpClient::new(self.address)
     }
 
-    /// All that it has printed so far: its log.
+    /// What has been read of its log so far; the last lines may be on their way. [`Self::stop`] gives all of it.
     pub(crate) fn log(&self) -> String {
         self.process.output()
     }
@@ -109,7 +109,11 @@ mod tests {
     fn a_server_is_up_when_start_returns_and_ends_when_stopped() {
         let server = Server::start_command(&mut stand_in("healthy"));
         assert_eq!(server.http().get("/health").json(), serde_json::json!({}));
-        assert!(server.log().contains("listening"));
+        let deadline = Instant::now() + PATIENCE;
+        while !server.log().contains("listening") {
+            assert!(Instant::now() < deadline, "{}", server.log());
+            std::thread::yield_now();
+        }
         assert!(std::path::Path::new(&format!("/proc/{}", server.id())).exists());
         let (status, log) = server.stop();
         assert!(!status.success(), "a default SIGTERM");
