@@ -221,7 +221,7 @@ impl Control {
         }
     }
 
-    fn from_worker(&mut self, now: Instant, worker: u16, event: FromWorker) {
+    fn worker_says(&mut self, now: Instant, worker: u16, event: FromWorker) {
         match event {
             FromWorker::Answered { call, answer } => self.call_answered(now, call, answer),
             FromWorker::Refused { call, why } => self.call_refused(now, call, &why),
@@ -269,7 +269,6 @@ impl Machine for Control {
     fn handle_input(&mut self, now: Instant, input: Input<'_, Message>) {
         match input {
             Input::Submitted => return,
-            Input::Timeout => {}
             Input::Accepted { stream, peer: _ } => {
                 let refused = self.connections.accepted(now, stream);
                 self.stats.connections_accepted += 1;
@@ -289,10 +288,12 @@ impl Machine for Control {
                 self.close(stream);
             }
             Input::Closed { stream } => self.connections.closed(stream),
-            Input::Message(Message::FromWorker { worker, event }) => self.from_worker(now, worker, event),
+            Input::Message(Message::FromWorker { worker, event }) => self.worker_says(now, worker, event),
             Input::Stop => self.stop(now),
-            // Control asks for neither datagrams nor names, nor does it connect: nothing of these is ever for it.
-            Input::Message(Message::ToWorker(_) | Message::Resolve(_) | Message::Resolved(_))
+            // What is due is done below. Control asks for neither datagrams nor names, nor does it connect: nothing of
+            // the rest is ever for it.
+            Input::Timeout
+            | Input::Message(Message::ToWorker(_) | Message::Resolve(_) | Message::Resolved(_))
             | Input::Datagram(_)
             | Input::UdpBound { .. }
             | Input::UdpRefused { .. }

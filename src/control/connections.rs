@@ -136,9 +136,9 @@ impl Connections {
         self.offered -= 1;
         let refused = self.open >= CONNECTIONS_MAX;
         if refused {
-            self.refusing += 1
+            self.refusing += 1;
         } else {
-            self.open += 1
+            self.open += 1;
         }
         let http = Connection::new(now);
         let open = Open { http, refused, requests: 0, exchange: None, armed: None };
@@ -242,9 +242,9 @@ impl Connections {
         match std::mem::replace(&mut slot.state, State::Closing) {
             State::Open(open) => {
                 if open.refused {
-                    self.refusing -= 1
+                    self.refusing -= 1;
                 } else {
-                    self.open -= 1
+                    self.open -= 1;
                 }
                 if let Some(at) = open.armed {
                     timers.disarm(at, Timer::Connection(stream));

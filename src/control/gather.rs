@@ -128,7 +128,9 @@ impl Control {
         }
         let whole: Vec<_> =
             self.gathers.iter().filter(|(_, gather)| gather.missing.is_empty()).map(|(id, _)| *id).collect();
-        whole.into_iter().for_each(|id| self.finish_if_whole(now, id));
+        for id in whole {
+            self.finish_if_whole(now, id);
+        }
     }
 
     pub(super) fn gather_timed_out(&mut self, now: Instant, id: RequestId) {

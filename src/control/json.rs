@@ -11,7 +11,7 @@ use serde::Serialize;
 use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-use crate::close_reason::Blame;
+use crate::close_reason::CloseReason;
 use crate::messages::CallReport;
 
 /// An object's members in the order sent.
@@ -218,8 +218,8 @@ impl<'a> SessionView<'a> {
         metadata: &'a BTreeMap<String, String>,
         report: &'a CallReport,
     ) -> Self {
-        let close_reason = report.close.map(|reason| reason.label());
-        let close_blame = report.close.map(|reason| Blame::label(reason.blame()));
+        let close_reason = report.close.map(CloseReason::label);
+        let close_blame = report.close.map(|reason| reason.blame().label());
         Self { call_id, session_id, worker, close_reason, close_blame, metadata, report }
     }
 
@@ -261,7 +261,7 @@ mod tests {
             r#"{"a":1,}"#,
             r#"{"a":1}x"#,
             r#"{"a":1}{}"#,
-            r#"{'a':1}"#,
+            r"{'a':1}",
             r"{a:1}",
             "{\"a\":\"\n\"}",
             "\u{feff}{}",
@@ -271,7 +271,7 @@ mod tests {
             "\"x\"",
             "",
         ] {
-            assert!(parse(bad.as_bytes()).is_err(), "{:.60} was taken", bad);
+            assert!(parse(bad.as_bytes()).is_err(), "{bad:.60} was taken");
         }
         assert!(parse(b"{\"a\":\"\xff\"}").is_err());
         assert!(parse(b"{\"a\":\"\xc0\xaf\"}").is_err());

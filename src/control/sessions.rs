@@ -115,12 +115,11 @@ impl Control {
                     "callId is in use by a call with another sdpOffer. End that call first, or use a new callId.";
                 return Err(Refusal::new(409, "conflict", error));
             }
-            match &mut call.phase {
-                Phase::Opening { waiting, .. } => waiting.push(ticket),
-                _ => {
-                    let response = opened(call);
-                    self.answer(now, ticket, response);
-                }
+            if let Phase::Opening { waiting, .. } = &mut call.phase {
+                waiting.push(ticket);
+            } else {
+                let response = opened(call);
+                self.answer(now, ticket, response);
             }
             return Ok(());
         }
@@ -251,6 +250,12 @@ impl Control {
         true
     }
 
+    fn refuse_all(&mut self, now: Instant, tickets: Vec<Ticket>, refusal: &Refusal) {
+        for ticket in tickets {
+            self.refuse(now, ticket, refusal);
+        }
+    }
+
     /// A worker has answered an offer.
     pub(super) fn call_answered(&mut self, now: Instant, number: CallNumber, answer: String) {
         let Some(call) = self.calls.by_number_mut(number) else { return };
@@ -293,9 +298,9 @@ impl Control {
         *self.stats.refused.entry(refusal.code).or_default() += 1;
         if let Phase::Opening { until, waiting } = call.phase {
             self.timers.disarm(until, Timer::Opening(number));
-            waiting.into_iter().for_each(|ticket| self.refuse(now, ticket, &refusal));
+            self.refuse_all(now, waiting, &refusal);
         }
-        call.waiting.into_iter().for_each(|ticket| self.refuse(now, ticket, &unknown_session()));
+        self.refuse_all(now, call.waiting, &unknown_session());
     }
 
     /// A worker has not answered an offer in time: the request is refused, and the call ended should it come to be.
@@ -308,7 +313,7 @@ impl Control {
         self.tell(worker, ToWorker::Hangup(number, CloseReason::InternalError));
         let refusal = worker_silent(&[worker]);
         *self.stats.refused.entry(refusal.code).or_default() += 1;
-        waiting.into_iter().for_each(|ticket| self.refuse(now, ticket, &refusal));
+        self.refuse_all(now, waiting, &refusal);
     }
 
     /// DTLS is up.
@@ -330,7 +335,7 @@ impl Control {
         if let Phase::Opening { until, waiting } = phase {
             self.timers.disarm(until, Timer::Opening(number));
             let refusal = Refusal::new(503, "ended", "The call was ended before it was answered.");
-            waiting.into_iter().for_each(|ticket| self.refuse(now, ticket, &refusal));
+            self.refuse_all(now, waiting, &refusal);
         }
         self.release(now, number, waiting.unwrap_or_default());
     }

@@ -197,12 +197,11 @@ impl World {
             ToWorker::Open(open) => {
                 let call = open.call;
                 self.opened.push(*open);
-                match self.refusal.clone() {
-                    Some(why) => FromWorker::Refused { call, why },
-                    None => {
-                        self.calls.insert(call, (worker, report(call)));
-                        FromWorker::Answered { call, answer: ANSWER.to_owned() }
-                    }
+                if let Some(why) = self.refusal.clone() {
+                    FromWorker::Refused { call, why }
+                } else {
+                    self.calls.insert(call, (worker, report(call)));
+                    FromWorker::Answered { call, answer: ANSWER.to_owned() }
                 }
             }
             ToWorker::Hangup(call, reason) => return self.end(call, reason),
@@ -222,7 +221,9 @@ impl World {
             ToWorker::Stop => {
                 let mine: Vec<_> =
                     self.calls.iter().filter(|(_, (at, _))| *at == worker).map(|(call, _)| *call).collect();
-                mine.into_iter().for_each(|call| self.end(call, CloseReason::ServerStopping));
+                for call in mine {
+                    self.end(call, CloseReason::ServerStopping);
+                }
                 FromWorker::Stopped
             }
         };

@@ -49,9 +49,10 @@ pub struct Connection {
 
 #[derive(Debug)]
 enum State {
-    /// Waits for a head. `begun`: its first byte was seen.
+    /// Waits for a head. `first`: no request was read yet. `begun`: its first byte was seen.
     Head {
         scan: Scan,
+        first: bool,
         begun: bool,
         skipped_line: bool,
         until: Instant,
@@ -94,7 +95,13 @@ impl Connection {
     pub fn new(now: Instant) -> Self {
         Self {
             input: Input::default(),
-            state: State::Head { scan: Scan::default(), begun: false, skipped_line: false, until: now + HEAD_TIME_MAX },
+            state: State::Head {
+                scan: Scan::default(),
+                first: true,
+                begun: false,
+                skipped_line: false,
+                until: now + HEAD_TIME_MAX,
+            },
             events: VecDeque::new(),
             reading: true,
             peer_ended: false,
@@ -155,7 +162,7 @@ impl Connection {
             return;
         }
         let until = now + IDLE_TIME_MAX;
-        self.state = State::Head { scan: Scan::default(), begun: false, skipped_line: false, until };
+        self.state = State::Head { scan: Scan::default(), first: false, begun: false, skipped_line: false, until };
         self.advance(now);
         let closed = matches!(self.state, State::Closed);
         if !self.reading && !closed && self.input.rest().len() < PIPELINE_BYTES_MAX {
@@ -253,13 +260,15 @@ impl Connection {
 
     /// True when the head is whole.
     fn advance_head(&mut self, now: Instant) -> Result<bool, Problem> {
-        let State::Head { scan, begun, skipped_line, until } = &mut self.state else {
+        let State::Head { scan, first, begun, skipped_line, until } = &mut self.state else {
             unreachable!("called in this state only")
         };
         if !self.input.rest().is_empty() && !*begun {
             *begun = true;
-            // The first request's clock runs since the connection stands; never is it set back.
-            *until = (*until).min(now + HEAD_TIME_MAX);
+            // The first request's clock runs since the connection stands.
+            if !*first {
+                *until = now + HEAD_TIME_MAX;
+            }
         }
         // One empty line before a request is skipped (RFC 9112 section 2.2): old clients end a body with one too many.
         if scan.is_new() && !*skipped_line {

@@ -262,7 +262,7 @@ mod tests {
             last = count;
         }
         assert_eq!(last, 4);
-        assert!(BUCKETS_US.iter().all(|(us, le)| le.parse::<f64>().unwrap() * 1e6 == *us as f64));
+        assert!(BUCKETS_US.iter().all(|(us, le)| (le.parse::<f64>().unwrap() * 1e6).round() as u64 == *us));
     }
 
     #[test]

@@ -293,9 +293,9 @@ fn ended_calls_are_remembered_for_a_time_and_in_number() {
     let mut world = World::new();
     world.post("first");
     world.end_call(1, CloseReason::PeerClosed);
-    world.wait(ENDED_TIME_MAX - Duration::from_millis(1));
+    world.wait(Duration::from_secs(3599));
     assert_eq!(world.ask("GET", &path("first"), "").status, 200);
-    world.wait(Duration::from_millis(1));
+    world.wait(Duration::from_secs(1));
     assert_eq!(world.ask("GET", &path("first"), "").status, 404);
 
     for n in 0..ENDED_CALLS_MAX as u64 + 10 {
