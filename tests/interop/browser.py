@@ -82,6 +82,8 @@ def a_call_from_the_page(report, bridge, browser):
     ):
         report.note("the page says", browser.find_element(By.TAG_NAME, "body").text[:400])
         return
+    said = wait_for(lambda: browser.find_element(By.ID, "state").text, lambda text: text.startswith("In call"), 5)
+    report.check("the page says so", said.startswith("In call"), said)
     count, _ = bridge.live_calls()
     report.check("the bridge lists the browser's call", count == 1, count)
 
@@ -98,6 +100,8 @@ def a_call_from_the_page(report, bridge, browser):
     browser.find_element(By.ID, "hangup").click()
     count = wait_for(lambda: bridge.live_calls()[0], lambda count: count == 0, 5)
     report.check("a click on Hang up ends the call on the bridge", count == 0, f"{count} live calls")
+    said = browser.find_element(By.ID, "state").text
+    report.check("and the page says so", not said.startswith("In call"), said)
 
 
 def its_stats(report, stats, loudest):
