@@ -486,13 +486,16 @@ impl AgentSink for AgentOut<'_> {
         match event {
             AgentEvent::Audio { item, pcm } => {
                 self.marks.delta(item, now);
+                // `Closed` is what is left of an item that was flushed or refused already.
                 if self.downlink.push(item, pcm) == Push::Full {
                     self.follow_ups.push(FollowUp::Refuse(item));
                 }
             }
             AgentEvent::ItemDone { item } => self.downlink.end_item(item),
             AgentEvent::SpeechStarted => {
-                if let Some(flushed) = self.downlink.flush() {
+                let follow_ups = &mut *self.follow_ups;
+                let flushed = self.downlink.flush(|unheard| follow_ups.push(FollowUp::Truncate(unheard, 0)));
+                if let Some(flushed) = flushed {
                     self.marks.barge_in(now);
                     self.follow_ups.push(FollowUp::Truncate(flushed.item, flushed.played_ms));
                 }

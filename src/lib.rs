@@ -1,12 +1,62 @@
-//! Joins WhatsApp Business voice calls to a realtime speech model.
+//! Joins WhatsApp Business voice calls (WebRTC, Opus) to a realtime speech model (OpenAI Realtime over WebSocket), with as
+//! little added delay as physics allows, for as many calls as the codec allows.
+//!
+//! # Shape
+//!
+//! Everything is a **machine** ([`io::Machine`]): inputs and a time go in, outputs come out until it names its next
+//! deadline. Machines own no socket, thread or clock. **Drivers** run them: `uring` in production, `epoll` where io_uring
+//! is forbidden, tests by hand. Production, test and bench differ only in who calls.
+//!
+//! ```text
+//!             HTTP session API            WhatsApp relay (ICE-lite)          realtime model
+//!                    |                          |   UDP                         |   TCP/TLS
+//!         +----------v---------+      +---------v-------------------------------v----------+
+//!         | control (1 thread) |<====>| worker 0 (pinned): calls, each = peer leg + agent leg |
+//!         +--------------------+ mail +------------------------------------------------------+
+//!                    |          boxes | worker 1 (pinned) ...                                |
+//!         +----------v---------+      +------------------------------------------------------+
+//!         | resolver (helper)  |
+//!         +--------------------+
+//! ```
+//!
+//! [`control`] owns the HTTP API and placement. [`worker`]s own calls; a call lives and dies on one core. They talk by
+//! mailboxes, a few messages per HTTP request and never one per packet. A call ([`call`]) is two legs that never see each
+//! other: [`peer`] (str0m) and [`agent`] (WebSocket), with the [`call::uplink`] and the [`call::downlink`] between them.
+//!
+//! # Decisions, and what they cost
+//!
+//! * **One UDP socket and port per call.** Many WhatsApp calls come from one relay address and port; before SRTP nothing
+//!   else tells them apart. The kernel does the demultiplexing, and an attack on a port touches one call. It costs a port
+//!   range in the firewall.
+//! * **The uplink is driven by arrival, not by a playout clock.** A model takes audio whenever it comes, so packets in order
+//!   wait for nothing. Only a gap waits, for a bounded time, and is then repaired or concealed.
+//! * **The downlink runs on an absolute beat.** The far side plays by timestamp: every 20 ms of jitter of ours becomes delay
+//!   there. Frames are encoded at the moment of sending, so that a barge-in flushes exactly.
+//! * **Reading from the model never pauses**: the event that the caller speaks comes behind the audio it interrupts. A
+//!   reply that is longer than the queue is cut off instead.
+//! * **A panic ends one call.** It is caught at the worker's edge and counted.
+//! * **io_uring** saves system calls (a fraction of one per packet, against four), not CPU: at equal batching epoll costs
+//!   the same. The codec is 80 to 92 % of a call.
+//!
+//! # What is measured
+//!
+//! [`stats::Stage`] lists the stretches of the path; each call has a histogram of each, merged per worker and for the
+//! process, in `GET /api/sessions/{id}` and `GET /metrics`.
+//!
+//! # Where things are named
+//!
+//! Each third-party protocol crate is named in one module, imports run one way, and the clock, sockets and threads are
+//! named in [`driver`] alone. `tests/architecture.rs` holds the table.
 
 pub mod agent;
 pub mod audio;
+pub mod builtin;
 pub mod call;
 pub mod call_id;
 pub mod close_reason;
 pub mod config;
 pub mod control;
+pub mod driver;
 pub mod http;
 pub mod io;
 pub mod jitter;
@@ -14,5 +64,9 @@ pub mod messages;
 pub mod peer;
 pub mod playout;
 pub mod realtime;
+pub mod report;
+pub mod server;
+pub mod slab;
 pub mod stats;
+pub mod worker;
 pub mod wss;

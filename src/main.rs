@@ -1,3 +1,115 @@
-//! The command line.
+//! The command line: what to run, on which settings, and how it says that it cannot.
 
-fn main() {}
+use std::net::SocketAddr;
+use std::process::ExitCode;
+
+use clap::{Args, CommandFactory, Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
+use voice_media_bridge::config::{Config, Flags, LogFormat};
+use voice_media_bridge::driver::system;
+use voice_media_bridge::server;
+
+/// Joins WhatsApp Business voice calls (WebRTC, Opus) to a realtime speech model
+///
+/// A webhook posts WhatsApp's SDP offer to POST /api/sessions and gets the answer; the caller then talks with the model.
+/// Without an API key a built-in agent answers: it greets the caller and plays their words back.
+#[derive(Parser)]
+#[command(version, about, args_conflicts_with_subcommands = true, max_term_width = 100)]
+#[command(after_help = "Every flag can be set by the environment variable that its help names.\n\
+    Try it: run without arguments, open http://127.0.0.1:8080/ and press Call.")]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    flags: Flags,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the bridge; the same as no command
+    Serve(Box<Flags>),
+    /// Print the effective settings, secrets hidden, and fail if they cannot work
+    CheckConfig(Box<Flags>),
+    /// Run the built-in agent alone: a realtime server to point bridges and tests at
+    Agent(AgentFlags),
+}
+
+#[derive(Args)]
+struct AgentFlags {
+    /// Where to listen
+    #[arg(long, env = "BRIDGE_AGENT_LISTEN", value_name = "ADDR:PORT", default_value = "127.0.0.1:8765")]
+    listen: SocketAddr,
+    /// Return every append at once instead of taking turns: for measuring latency
+    #[arg(long)]
+    echo: bool,
+    /// Log filter: error, warn, info, debug, trace, or `module=level,...`
+    #[arg(long, env = "BRIDGE_LOG", value_name = "FILTER", default_value = "info")]
+    log: String,
+    /// Shape of log lines
+    #[arg(long, env = "BRIDGE_LOG_FORMAT", value_enum, default_value_t)]
+    log_format: LogFormat,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let outcome = match cli.command {
+        None => serve(cli.flags),
+        Some(Command::Serve(flags)) => serve(*flags),
+        Some(Command::CheckConfig(flags)) => check_config(*flags),
+        Some(Command::Agent(flags)) => agent(&flags),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(problem) => {
+            eprintln!("error: {problem}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn serve(flags: Flags) -> Result<(), String> {
+    let config = effective(flags)?;
+    start_log(&config.log, config.log_format)?;
+    server::run(config)
+}
+
+fn check_config(flags: Flags) -> Result<(), String> {
+    let config = effective(flags)?;
+    check_filter(&config.log)?;
+    let found = server::check(&config)?;
+    print!("{config}\n{found}ok\n");
+    Ok(())
+}
+
+fn agent(flags: &AgentFlags) -> Result<(), String> {
+    start_log(&flags.log, flags.log_format)?;
+    server::run_agent(flags.listen, flags.echo)
+}
+
+fn effective(flags: Flags) -> Result<Config, String> {
+    let cores = u16::try_from(system::cores().len()).unwrap_or(u16::MAX);
+    Config::from_flags(flags, cores).map_err(|error| error.to_string())
+}
+
+fn check_filter(filter: &str) -> Result<EnvFilter, String> {
+    EnvFilter::try_new(filter).map_err(|error| format!("BRIDGE_LOG (--log) is not a log filter: {error}"))
+}
+
+fn start_log(filter: &str, format: LogFormat) -> Result<(), String> {
+    let log = tracing_subscriber::fmt().with_env_filter(check_filter(filter)?).with_writer(std::io::stderr);
+    match format {
+        LogFormat::Text => log.with_target(false).init(),
+        LogFormat::Json => log.json().flatten_event(true).init(),
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

@@ -148,14 +148,18 @@ impl Playout {
         Some(played)
     }
 
-    /// Throws away all that waits and closes its items. `None` when no item is playing or waiting.
+    /// Throws away all that waits and closes its items, naming those behind the first: they were not heard at all. `None`
+    /// when no item is playing or waiting.
     ///
     /// An item that ran dry but has not ended counts as playing: more of it may be on its way.
-    pub fn flush(&mut self) -> Option<Flush> {
+    pub fn flush(&mut self, mut unheard: impl FnMut(ItemId)) -> Option<Flush> {
         let head = self.items.front()?;
         let flush = Flush { item: head.id, played: head.played, flushed: self.chunks.len() as u64 };
         while let Some(item) = self.items.pop_front() {
             self.close(item.id);
+            if item.id != flush.item {
+                unheard(item.id);
+            }
         }
         self.chunks.clear();
         Some(flush)

@@ -161,9 +161,9 @@ impl Downlink {
     }
 
     /// The caller speaks: throws away all that waits. The next packet is silence, and late audio of these items is
-    /// dropped. `None` when nothing was playing or waiting.
-    pub fn flush(&mut self) -> Option<Flushed> {
-        let flush = self.playout.flush()?;
+    /// dropped. Items behind the one playing are named as unheard. `None` when nothing was playing or waiting.
+    pub fn flush(&mut self, unheard: impl FnMut(ItemId)) -> Option<Flushed> {
+        let flush = self.playout.flush(unheard)?;
         self.counts.flushed_samples += flush.flushed;
         let ms = |samples| u32::try_from(samples_to_ms(samples)).unwrap_or(u32::MAX);
         Some(Flushed { item: flush.item, played_ms: ms(flush.played), flushed_ms: ms(flush.flushed) })

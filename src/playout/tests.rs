@@ -56,13 +56,13 @@ fn a_frame_holds_one_item_and_says_where_items_begin_and_end() {
 #[test]
 fn a_flush_says_what_was_played_and_closes_all_that_waited() {
     let mut queue = Playout::new();
-    assert_eq!(queue.flush(), None);
+    assert_eq!(queue.flush(|_| {}), None);
     queue.push(A, &[1; 1_000]);
     queue.push(B, &[2; 2_000]);
     queue.pop(&mut [0; FRAME_SAMPLES]);
-    assert_eq!(queue.flush(), Some(Flush { item: A, played: 480, flushed: 2_520 }));
+    assert_eq!(queue.flush(|_| {}), Some(Flush { item: A, played: 480, flushed: 2_520 }));
     assert_eq!((queue.push(A, &[1; 5]), queue.push(B, &[2; 5])), (Push::Closed, Push::Closed));
-    assert_eq!((queue.queued_samples(), queue.flush()), (0, None));
+    assert_eq!((queue.queued_samples(), queue.flush(|_| {})), (0, None));
     assert_eq!(queue.push(ItemId(3), &[3; 5]), Push::Queued);
 }
 
@@ -72,12 +72,12 @@ fn an_item_that_ran_dry_is_still_playing_until_it_ends() {
     queue.push(A, &[1; 480]);
     queue.pop(&mut [0; FRAME_SAMPLES]);
     assert_eq!(queue.pop(&mut [0; FRAME_SAMPLES]), None);
-    assert_eq!(queue.flush(), Some(Flush { item: A, played: 480, flushed: 0 }));
+    assert_eq!(queue.flush(|_| {}), Some(Flush { item: A, played: 480, flushed: 0 }));
     let mut queue = Playout::new();
     queue.push(A, &[1; 480]);
     queue.pop(&mut [0; FRAME_SAMPLES]);
     queue.end_item(A);
-    assert_eq!(queue.flush(), None);
+    assert_eq!(queue.flush(|_| {}), None);
     assert_eq!(queue.push(A, &[1]), Push::Closed, "it ended");
 }
 
@@ -114,6 +114,6 @@ fn memory_follows_what_waits() {
     drain(&mut queue);
     assert_eq!(queue.memory_bytes(), 0, "drained");
     queue.push(A, &[1; 100]);
-    queue.flush();
+    queue.flush(|_| {});
     assert_eq!(queue.memory_bytes(), 0, "flushed");
 }

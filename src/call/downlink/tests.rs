@@ -179,14 +179,14 @@ fn repeated_silence_is_silent_and_speech_after_it_is_clear_for_every_encoder() {
 #[test]
 fn a_flush_is_immediate_and_exact_to_the_frame() {
     let (mut call, _) = Call::new(settings());
-    assert_eq!(call.downlink.flush(), None);
+    assert_eq!(call.downlink.flush(|_| {}), None);
     call.downlink.push(A, &speech(50));
     call.downlink.push(B, &speech(25));
     let sent = call.beats(13).iter().filter(|beat| beat.item == Some(A)).count() as u32;
-    assert_eq!(call.downlink.flush(), Some(Flushed { item: A, played_ms: 20 * sent, flushed_ms: 1_500 - 20 * sent }));
+    assert_eq!(call.downlink.flush(|_| {}), Some(Flushed { item: A, played_ms: 20 * sent, flushed_ms: 1_500 - 20 * sent }));
     assert!(call.beats(1)[0].silence());
     assert_eq!((call.downlink.push(A, &[1; 480]), call.downlink.push(B, &[1; 480])), (Push::Closed, Push::Closed));
-    assert_eq!(call.downlink.flush(), None, "a second barge-in finds nothing");
+    assert_eq!(call.downlink.flush(|_| {}), None, "a second barge-in finds nothing");
     let report = call.downlink.report();
     assert_eq!((report.played_ms, report.flushed_ms, report.dropped_ms, report.queued_ms), (260, 1_240, 40, 1_500));
     assert_eq!(report.queued_ms, report.played_ms + report.flushed_ms);
@@ -202,7 +202,7 @@ fn a_flush_in_the_middle_of_a_word_does_not_click() {
     call.downlink.push(A, &tone[..20 * FRAME_SAMPLES - 20]);
     call.downlink.push(A, &tone[20 * FRAME_SAMPLES - 20..]);
     call.beats(20);
-    call.downlink.flush();
+    call.downlink.flush(|_| {});
     call.beats(5);
     let step = |pcm: &[i16]| pcm.windows(2).map(|pair| pair[1].abs_diff(pair[0])).max().unwrap();
     let (tone, cut) = (step(&call.heard[..18 * FRAME_SAMPLES]), step(&call.heard[18 * FRAME_SAMPLES..]));
@@ -234,7 +234,7 @@ fn a_reply_that_runs_dry_plays_what_it_has_and_goes_on() {
     assert!(more[0].marker && !more[0].first);
     let report = call.downlink.report();
     assert_eq!((report.underruns, report.played_ms), (1, 44));
-    assert_eq!(call.downlink.flush(), Some(Flushed { item: A, played_ms: 44, flushed_ms: 0 }), "it has not ended");
+    assert_eq!(call.downlink.flush(|_| {}), Some(Flushed { item: A, played_ms: 44, flushed_ms: 0 }), "it has not ended");
 }
 
 #[test]

@@ -1,0 +1,114 @@
+//! The two drivers that run machines on a kernel, and what only the edge of the process may touch: sockets, threads, the
+//! clock, signals, name look-ups.
+//!
+//! [`probe`] chooses between io_uring and epoll, [`run`] runs one [`Machine`] on the calling thread until it exits.
+//! Both drivers keep the promises of [`crate::io`], and share all but the kernel interface itself. Nothing here knows
+//! what a machine is for, except the resolver, which answers the workers' messages.
+
+pub mod mail;
+pub mod ports;
+pub mod resolver;
+pub mod signals;
+pub mod system;
+pub mod threads;
+
+mod counters;
+mod epoll;
+mod probe;
+mod table;
+mod tag;
+mod turn;
+mod udp;
+#[expect(unsafe_code, reason = "a ring is memory shared with the kernel: each block says why it is sound")]
+mod uring;
+mod writes;
+
+use std::fmt;
+use std::io;
+use std::net::TcpListener;
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+
+use crate::io::Machine;
+
+pub use counters::Counters;
+pub use probe::{Chosen, probe};
+
+use self::mail::{Inbox, Routes};
+use self::ports::PortPool;
+use self::turn::Common;
+use self::udp::Ports;
+
+/// A kernel interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// io_uring.
+    Uring {
+        /// Whether descriptors are registered with the ring. Sound only where the kernel frees them at once; [`probe`]
+        /// finds out.
+        registered: bool,
+    },
+    /// epoll.
+    Epoll,
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Uring { .. } => "io_uring",
+            Self::Epoll => "epoll",
+        })
+    }
+}
+
+/// What a loop is given besides its machine.
+#[derive(Debug)]
+pub struct Setup<M> {
+    /// What logs call the loop.
+    pub name: String,
+    /// Its mailbox.
+    pub inbox: Inbox<M>,
+    /// Whom it may send to.
+    pub routes: Routes<M>,
+    /// Where [`crate::io::Output::Accept`] takes connections from.
+    pub listener: Option<TcpListener>,
+    /// Its share of the media ports; `None`: the kernel chooses ports.
+    pub ports: Option<RangeInclusive<u16>>,
+    /// The processor it is pinned to.
+    pub core: Option<usize>,
+    /// Where it counts; several loops may share one.
+    pub counters: Arc<Counters>,
+}
+
+impl<M> Setup<M> {
+    /// A loop with a mailbox and nothing else.
+    pub fn new(name: impl Into<String>, inbox: Inbox<M>, routes: Routes<M>) -> Self {
+        let name = name.into();
+        Self { name, inbox, routes, listener: None, ports: None, core: None, counters: Arc::default() }
+    }
+}
+
+/// Runs a machine on this thread until it exits. Fails when the loop cannot be set up, or when the kernel interface
+/// itself breaks; what happens to single sockets is the machine's business.
+pub fn run<T: Machine>(kind: Kind, mut machine: T, setup: Setup<T::Message>) -> io::Result<()> {
+    let Setup { name, inbox, mut routes, listener, ports, core, counters } = setup;
+    if let Some(core) = core
+        && let Err(error) = system::pin_to(core)
+    {
+        tracing::warn!(name, core, %error, "not pinned: the host does not allow it");
+    }
+    let ports = ports.map_or(Ports::Any, |range| Ports::Share(PortPool::new(range, ports::REST)));
+    let common = Common::new(ports, counters);
+    let ended = match kind {
+        Kind::Uring { registered } => {
+            let mut ring = uring::Uring::new(common, &inbox, listener, registered).map_err(io::Error::from)?;
+            turn::run(&mut machine, &mut ring, &inbox, &mut routes)
+        }
+        Kind::Epoll => {
+            let mut epoll = epoll::Epoll::new(common, &inbox, listener)?;
+            turn::run(&mut machine, &mut epoll, &inbox, &mut routes)
+        }
+    };
+    tracing::debug!(name, ok = ended.is_ok(), "loop ended");
+    ended
+}

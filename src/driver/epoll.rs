@@ -1,0 +1,219 @@
+//! The driver on epoll, by mio: for hosts where io_uring is forbidden.
+//!
+//! The same contract as the ring's driver, by system calls: each datagram is sent when the machine says so, each
+//! readable socket is read until it is empty or its share of the turn is used up. Deadlines are kept to the millisecond
+//! that epoll knows, rounded up. No `unsafe`.
+
+mod sockets;
+mod streams;
+
+use std::collections::VecDeque;
+use std::io::{self, ErrorKind};
+use std::net::{SocketAddr, UdpSocket};
+use std::os::fd::AsRawFd;
+use std::time::{Duration, Instant};
+
+use mio::net::TcpListener;
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Token};
+
+use super::mail::Inbox;
+use super::table::Table;
+use super::tag::{Op, Tag};
+use super::turn::{Backend, Common, INPUTS_PER_TURN};
+use super::udp::Moment;
+use crate::io::{Input, SocketKey, StreamKey};
+
+/// Events taken from the kernel at once; more wait for the next turn.
+const EVENTS_MAX: usize = 1024;
+
+/// Reads of one socket or stream before the next one has its turn.
+const READS_MAX: usize = 16;
+
+/// Bytes read at once: a TLS record and its header fit.
+const CHUNK: usize = 16 * 1024 + 512;
+
+/// The epoll instance with all that is registered.
+pub(super) struct Epoll<M> {
+    common: Common<M>,
+    poll: Poll,
+    events: Events,
+    sockets: Table<SocketKey, sockets::Socket>,
+    streams: Table<StreamKey, streams::Stream>,
+    listener: Option<TcpListener>,
+    /// Whether the listener may hold connections: epoll says it once.
+    acceptable: bool,
+    /// After a shortage: when to accept again.
+    accept_at: Option<Instant>,
+    /// What may have more to read, each at most once.
+    ready: VecDeque<Tag>,
+    chunk: Box<[u8]>,
+    control: Vec<u8>,
+    woken: bool,
+}
+
+impl<M> Epoll<M> {
+    /// Registers the mailbox and the listener.
+    pub(super) fn new(
+        common: Common<M>,
+        inbox: &Inbox<M>,
+        listener: Option<std::net::TcpListener>,
+    ) -> io::Result<Self> {
+        let poll = Poll::new()?;
+        // Every write to an eventfd is an edge of its own, so it never needs reading here.
+        poll.registry().register(
+            &mut SourceFd(&inbox.event().as_raw_fd()),
+            token(Tag::bare(Op::Wake)),
+            Interest::READABLE,
+        )?;
+        let listener = listener
+            .map(|listener| {
+                listener.set_nonblocking(true)?;
+                let mut listener = TcpListener::from_std(listener);
+                poll.registry().register(&mut listener, token(Tag::bare(Op::Accept)), Interest::READABLE)?;
+                io::Result::Ok(listener)
+            })
+            .transpose()?;
+        Ok(Self {
+            common,
+            poll,
+            events: Events::with_capacity(EVENTS_MAX),
+            sockets: Table::new(),
+            streams: Table::new(),
+            listener,
+            acceptable: true,
+            accept_at: None,
+            ready: VecDeque::new(),
+            chunk: vec![0; CHUNK].into_boxed_slice(),
+            control: nix::cmsg_space!(nix::sys::time::TimeSpec),
+            woken: false,
+        })
+    }
+
+    /// Takes up what the kernel said in the last wait.
+    fn note_events(&mut self) {
+        for event in &self.events {
+            let Some(tag) = Tag::unpack(event.token().0 as u64) else { continue };
+            match tag.op {
+                Op::Wake => self.woken = true,
+                Op::Accept => self.acceptable = true,
+                Op::UdpReceive => {
+                    if let Some(socket) = self.sockets.get(tag.socket_key()) {
+                        queue(&mut self.ready, &mut socket.queued, tag);
+                    }
+                }
+                _ => {
+                    if let Some(stream) = self.streams.get(tag.stream_key()) {
+                        stream.writable |= event.is_writable() || event.is_error() || event.is_write_closed();
+                        stream.readable |= event.is_readable() || event.is_error() || event.is_read_closed();
+                        queue(&mut self.ready, &mut stream.queued, tag);
+                    }
+                }
+            }
+        }
+        self.events.clear();
+    }
+}
+
+impl<M> Backend<M> for Epoll<M> {
+    fn common(&mut self) -> &mut Common<M> {
+        &mut self.common
+    }
+
+    fn adopt(&mut self, key: SocketKey, socket: UdpSocket, port: u16) -> io::Result<()> {
+        socket.set_nonblocking(true)?;
+        let tag = token(Tag::socket(Op::UdpReceive, key));
+        self.poll.registry().register(&mut SourceFd(&socket.as_raw_fd()), tag, Interest::READABLE)?;
+        self.sockets.insert(key, sockets::Socket { socket, port, queued: false });
+        Ok(())
+    }
+
+    fn send(&mut self, key: SocketKey, to: SocketAddr, payload: Vec<u8>) {
+        self.send_datagram(key, to, &payload);
+    }
+
+    fn close_udp(&mut self, key: SocketKey, now: Instant) {
+        if let Some(socket) = self.sockets.remove(key) {
+            self.common.ports.rest(socket.port, now);
+        }
+        self.common.pending.push_back(Input::UdpClosed { socket: key });
+    }
+
+    fn accept(&mut self, key: StreamKey) {
+        self.common.offers.push_back(key);
+    }
+
+    fn connect(&mut self, key: StreamKey, to: SocketAddr) {
+        self.open_stream(key, to);
+    }
+
+    fn write(&mut self, key: StreamKey, bytes: Vec<u8>) {
+        if let Some(stream) = self.streams.get(key) {
+            stream.writes.push(bytes);
+            self.flush(key);
+        }
+    }
+
+    fn read(&mut self, key: StreamKey, on: bool) {
+        if let Some(stream) = self.streams.get(key) {
+            stream.reading = on;
+            queue(&mut self.ready, &mut stream.queued, Tag::stream(Op::Receive, key));
+        }
+    }
+
+    fn shutdown(&mut self, key: StreamKey) {
+        if let Some(stream) = self.streams.get(key) {
+            stream.writes.finish();
+            self.flush(key);
+        }
+    }
+
+    fn close(&mut self, key: StreamKey) {
+        self.common.withdraw(key);
+        // Dropping closes, and closing deregisters.
+        self.streams.remove(key);
+        self.common.pending.push_back(Input::Closed { stream: key });
+    }
+
+    fn reap(&mut self, moment: &Moment, give: &mut impl FnMut(Input<'_, M>)) {
+        self.note_events();
+        let mut budget = INPUTS_PER_TURN;
+        self.accept_waiting(moment.now, &mut budget, give);
+        while budget > 0
+            && let Some(tag) = self.ready.pop_front()
+        {
+            match tag.op {
+                Op::UdpReceive => self.receive_datagrams(tag.socket_key(), moment, &mut budget, give),
+                _ => self.progress(tag.stream_key(), &mut budget, give),
+            }
+        }
+    }
+
+    fn take_woken(&mut self) -> bool {
+        std::mem::take(&mut self.woken)
+    }
+
+    fn retry_at(&self) -> Option<Instant> {
+        self.accept_at
+    }
+
+    fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
+        let acceptable = self.acceptable && self.accept_at.is_none() && !self.common.offers.is_empty();
+        let busy = !self.ready.is_empty() || acceptable && self.listener.is_some();
+        match self.poll.poll(&mut self.events, if busy { Some(Duration::ZERO) } else { timeout }) {
+            Err(error) if error.kind() != ErrorKind::Interrupted => Err(error),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn token(tag: Tag) -> Token {
+    Token(usize::try_from(tag.pack()).expect("tokens have 64 bits"))
+}
+
+/// Notes that there may be something to read, once.
+fn queue(ready: &mut VecDeque<Tag>, queued: &mut bool, tag: Tag) {
+    if !std::mem::replace(queued, true) {
+        ready.push_back(tag);
+    }
+}

@@ -1,0 +1,188 @@
+//! The loop that both drivers share: inputs in, outputs out, then to the kernel and to sleep.
+//!
+//! One turn: what our own effects caused, then the mailbox, then the kernel's completions, then the deadline if it has
+//! passed; then every output; then [`Input::Submitted`]; then one call into the kernel that submits and sleeps. What came
+//! in before a deadline is thus seen before it. This file must not know which kernel interface is underneath.
+
+use std::collections::VecDeque;
+use std::io;
+use std::net::UdpSocket;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::counters::Counters;
+use super::mail::{Inbox, Mail, Routes};
+use super::udp::{self, Moment, Ports};
+use crate::io::{Deadline, Fault, Input, Machine, Output, SocketKey, StreamKey};
+
+/// Inputs of the kernel per turn. A packet costs a worker up to 10 µs, so a turn under a flood stays near 2 ms, a tenth
+/// of the 20 ms beat that its deadlines follow; the rest waits for the next turn.
+pub(super) const INPUTS_PER_TURN: usize = 256;
+
+/// Messages per turn. Opening a call is the dearest, below 1 ms; a storm of them must not hold up the beat for long.
+const MESSAGES_PER_TURN: usize = 64;
+
+/// How long messages wait for room in a full mailbox before they are tried again: there is nothing to be woken by.
+const RETRY: Duration = Duration::from_millis(1);
+
+/// How long a loop that ends tries to deliver what waits for room.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// How long accepting rests when descriptors or memory are short: without a rest it would fail again at once.
+pub(super) const SHORTAGE_REST: Duration = Duration::from_millis(100);
+
+/// Whether an accept failed for want of descriptors or memory, and not by the connection's own fault.
+pub(super) fn is_shortage(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM))
+}
+
+/// What a backend shares with the turn.
+pub(super) struct Common<M> {
+    /// Inputs that effects caused at once; handed over first in the next turn.
+    pub(super) pending: VecDeque<Input<'static, M>>,
+    /// Keys that wait for a connection, in the order they were offered.
+    pub(super) offers: VecDeque<StreamKey>,
+    pub(super) ports: Ports,
+    pub(super) counters: Arc<Counters>,
+}
+
+impl<M> Common<M> {
+    pub(super) fn new(ports: Ports, counters: Arc<Counters>) -> Self {
+        Self { pending: VecDeque::new(), offers: VecDeque::new(), ports, counters }
+    }
+
+    pub(super) fn failed(&mut self, stream: StreamKey, error: &io::Error) {
+        self.pending.push_back(Input::Failed { stream, fault: Fault::of(error) });
+    }
+
+    /// Takes an offered key back; true when it was one.
+    pub(super) fn withdraw(&mut self, stream: StreamKey) -> bool {
+        let before = self.offers.len();
+        self.offers.retain(|offer| *offer != stream);
+        self.offers.len() < before
+    }
+}
+
+/// One kernel interface. Effects act at once or are queued for [`Backend::wait`]; none of them blocks.
+pub(super) trait Backend<M> {
+    fn common(&mut self) -> &mut Common<M>;
+    fn adopt(&mut self, key: SocketKey, socket: UdpSocket, port: u16) -> io::Result<()>;
+    fn send(&mut self, key: SocketKey, to: std::net::SocketAddr, payload: Vec<u8>);
+    fn close_udp(&mut self, key: SocketKey, now: Instant);
+    fn accept(&mut self, key: StreamKey);
+    fn connect(&mut self, key: StreamKey, to: std::net::SocketAddr);
+    fn write(&mut self, key: StreamKey, bytes: Vec<u8>);
+    fn read(&mut self, key: StreamKey, on: bool);
+    fn shutdown(&mut self, key: StreamKey);
+    fn close(&mut self, key: StreamKey);
+    /// Hands over at most [`INPUTS_PER_TURN`] of what happened.
+    fn reap(&mut self, moment: &Moment, give: &mut impl FnMut(Input<'_, M>));
+    /// Whether the mailbox was signalled since this was last asked.
+    fn take_woken(&mut self) -> bool;
+    /// When the backend itself wants to run again.
+    fn retry_at(&self) -> Option<Instant>;
+    /// Gives all effects to the kernel, then sleeps until something happens or the time is over; `None`: no limit.
+    fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()>;
+}
+
+/// Runs a machine until it exits, or the kernel interface itself fails.
+pub(super) fn run<T: Machine, B: Backend<T::Message>>(
+    machine: &mut T,
+    backend: &mut B,
+    inbox: &Inbox<T::Message>,
+    routes: &mut Routes<T::Message>,
+) -> io::Result<()> {
+    let mut moment = Moment::read();
+    let mut mail_left = true;
+    machine.handle_input(moment.now, Input::Timeout);
+    loop {
+        let Some(deadline) = drain(machine, backend, routes, moment.now) else {
+            backend.wait(Some(Duration::ZERO))?;
+            return last_words(routes, moment.now);
+        };
+        let waiting = routes.retry();
+        let submitted = Instant::now();
+        machine.handle_input(submitted, Input::Submitted);
+        let idle = backend.common().pending.is_empty() && !mail_left;
+        let until = [deadline.at, backend.retry_at(), waiting.then(|| submitted + RETRY)].into_iter().flatten().min();
+        let timeout = until.map(|at| at.saturating_duration_since(submitted));
+        backend.wait(if idle { timeout } else { Some(Duration::ZERO) })?;
+
+        moment = Moment::read();
+        let now = moment.now;
+        while let Some(input) = backend.common().pending.pop_front() {
+            machine.handle_input(now, input);
+        }
+        let mut give = |input: Input<'_, T::Message>| machine.handle_input(now, input);
+        backend.reap(&moment, &mut give);
+        if backend.take_woken() {
+            inbox.answer();
+            mail_left = true;
+        }
+        if mail_left {
+            mail_left = deliver(machine, inbox, now);
+        }
+        if deadline.at.is_some_and(|at| at <= now) {
+            machine.handle_input(now, Input::Timeout);
+        }
+    }
+}
+
+/// Hands over messages; true when some may be left.
+fn deliver<T: Machine>(machine: &mut T, inbox: &Inbox<T::Message>, now: Instant) -> bool {
+    for _ in 0..MESSAGES_PER_TURN {
+        match inbox.take() {
+            Mail::Message(message) => machine.handle_input(now, Input::Message(message)),
+            Mail::Stop => machine.handle_input(now, Input::Stop),
+            Mail::Nothing | Mail::Closed => return false,
+        }
+    }
+    true
+}
+
+/// Puts every output into effect; `None` when the machine is done.
+fn drain<T: Machine, B: Backend<T::Message>>(
+    machine: &mut T,
+    backend: &mut B,
+    routes: &mut Routes<T::Message>,
+    now: Instant,
+) -> Option<Deadline> {
+    loop {
+        match machine.poll_output() {
+            Output::Timeout(deadline) => return Some(deadline),
+            Output::Exit => return None,
+            Output::Send { socket, to, payload } => backend.send(socket, to, payload),
+            Output::Write { stream, bytes } => backend.write(stream, bytes),
+            Output::Message { to, message } => routes.send(to, message),
+            Output::BindUdp { socket, address } => {
+                let common = backend.common();
+                let opened = udp::open(address, &mut common.ports, &common.counters, now).map_err(io::Error::from);
+                let bound = opened.and_then(|(opened, port)| {
+                    backend.adopt(socket, opened, port).inspect_err(|_| backend.common().ports.rest(port, now))?;
+                    Ok(port)
+                });
+                backend.common().pending.push_back(match bound {
+                    Ok(port) => Input::UdpBound { socket, port },
+                    Err(error) => Input::UdpRefused { socket, fault: Fault::of(&error) },
+                });
+            }
+            Output::CloseUdp { socket } => backend.close_udp(socket, now),
+            Output::Accept { stream } => backend.accept(stream),
+            Output::Connect { stream, to } => backend.connect(stream, to),
+            Output::Read { stream, on } => backend.read(stream, on),
+            Output::Shutdown { stream } => backend.shutdown(stream),
+            Output::Close { stream } => backend.close(stream),
+        }
+    }
+}
+
+/// A loop that ends still owes the messages that found a full mailbox.
+fn last_words<M>(routes: &mut Routes<M>, now: Instant) -> io::Result<()> {
+    while routes.retry() {
+        if now.elapsed() > LAST_WORDS {
+            return Err(io::Error::new(io::ErrorKind::TimedOut, "a mailbox stayed full while its sender ended"));
+        }
+        std::thread::sleep(RETRY);
+    }
+    Ok(())
+}

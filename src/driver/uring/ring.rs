@@ -1,0 +1,209 @@
+//! The ring itself: how it is made, what it may do, and the one call that submits and sleeps.
+
+use std::collections::VecDeque;
+use std::io;
+use std::time::Duration;
+
+use io_uring::register::Restriction;
+use io_uring::{IoUring, cqueue, opcode, squeue, types};
+
+use super::sends::Sends;
+
+/// Operations submitted together. A turn of 256 inputs rarely causes more; when it does, they are submitted on the way.
+pub(super) const SUBMISSIONS: u32 = 1024;
+
+/// Completions that wait to be read. As many datagrams as there are buffers, and the rest beside them.
+const COMPLETIONS: u32 = 4096;
+
+/// `IORING_REGISTER_FILES_UPDATE`, the one registration that is needed after the start.
+const REGISTER_FILES_UPDATE: u8 = 6;
+
+/// The first step of setting up, where a kernel that forbids rings says so.
+pub(in super::super) const STEP_RING: &str = "io_uring_setup";
+
+/// Why a ring could not be made.
+#[derive(Debug)]
+pub(in super::super) struct SetupError {
+    /// What was tried.
+    pub(in super::super) step: &'static str,
+    pub(in super::super) error: io::Error,
+}
+
+impl SetupError {
+    pub(super) fn at(step: &'static str) -> impl FnOnce(io::Error) -> Self {
+        move |error| Self { step, error }
+    }
+}
+
+/// The operations this driver uses. The ring refuses every other one (`EACCES`): seccomp filters do not see what a ring
+/// is asked to do, so a ring that can open files or sockets would be a way around them.
+const OPERATIONS: [u8; 8] = [
+    opcode::RecvMsgMulti::CODE,
+    opcode::Send::CODE,
+    opcode::Recv::CODE,
+    opcode::Read::CODE,
+    opcode::Accept::CODE,
+    opcode::Connect::CODE,
+    opcode::Shutdown::CODE,
+    opcode::AsyncCancel::CODE,
+];
+
+/// A ring, what did not fit into its queue, and what the datagrams under way point to.
+pub(super) struct Ring {
+    ring: IoUring,
+    /// Operations that the kernel would not take yet, in order. Empty unless it is short of memory.
+    backlog: VecDeque<squeue::Entry>,
+    pub(super) sends: Sends,
+}
+
+impl Ring {
+    /// Makes a ring that is still disabled: buffers and files are registered first.
+    pub(super) fn new() -> Result<Self, SetupError> {
+        let ring = IoUring::builder()
+            .dontfork()
+            .setup_r_disabled()
+            .setup_single_issuer()
+            .setup_defer_taskrun()
+            .setup_submit_all()
+            .setup_cqsize(COMPLETIONS)
+            .build(SUBMISSIONS)
+            .map_err(SetupError::at(STEP_RING))?;
+        let mut known = io_uring::Probe::new();
+        ring.submitter().register_probe(&mut known).map_err(SetupError::at("register_probe"))?;
+        if !OPERATIONS.iter().all(|operation| known.is_supported(*operation)) {
+            return Err(SetupError { step: "operations", error: io::Error::from_raw_os_error(libc::EINVAL) });
+        }
+        Ok(Self { ring, backlog: VecDeque::new(), sends: Sends::new(SUBMISSIONS as usize) })
+    }
+
+    /// Restricts the ring to what this driver does, for good, and starts it.
+    pub(super) fn enable(&mut self) -> Result<(), SetupError> {
+        let flags = squeue::Flags::FIXED_FILE | squeue::Flags::BUFFER_SELECT | squeue::Flags::SKIP_SUCCESS;
+        let mut allowed: Vec<Restriction> = OPERATIONS.into_iter().map(Restriction::sqe_op).collect();
+        allowed.push(Restriction::sqe_flags_allowed(flags.bits()));
+        allowed.push(Restriction::register_op(REGISTER_FILES_UPDATE));
+        let submitter = self.ring.submitter();
+        submitter.register_restrictions(&mut allowed).map_err(SetupError::at("register_restrictions"))?;
+        submitter.register_enable_rings().map_err(SetupError::at("register_enable_rings"))
+    }
+
+    /// For registrations.
+    pub(super) fn submitter(&self) -> io_uring::Submitter<'_> {
+        self.ring.submitter()
+    }
+
+    /// Queues an operation; a full queue is submitted on the way, without waiting.
+    ///
+    /// # Safety
+    /// What the operation points to must stay in place until its completion was read or, for an operation that only
+    /// reads while it is submitted, until the queue was submitted.
+    pub(super) unsafe fn push(&mut self, entry: squeue::Entry) {
+        if self.backlog.is_empty() {
+            // SAFETY: the caller's promise.
+            if unsafe { self.ring.submission().push(&entry) }.is_ok() {
+                return;
+            }
+            // Interrupted or short of memory: the backlog takes the entry, and the next enter tries again.
+            let _ = self.ring.submit();
+            self.settle();
+            // SAFETY: the caller's promise.
+            if unsafe { self.ring.submission().push(&entry) }.is_ok() {
+                return;
+            }
+        }
+        self.backlog.push_back(entry);
+    }
+
+    /// Submits everything and sleeps until a completion is there or the time is over.
+    pub(super) fn enter(&mut self, timeout: Option<Duration>) -> io::Result<()> {
+        while let Some(entry) = self.backlog.front() {
+            // SAFETY: promised when it was first pushed, and kept until it completes.
+            if unsafe { self.ring.submission().push(entry) }.is_err() {
+                break;
+            }
+            self.backlog.pop_front();
+        }
+        let entered = match timeout {
+            None => self.ring.submit_and_wait(1),
+            Some(time) => {
+                let time = types::Timespec::from(time);
+                self.ring.submitter().submit_with_args(1, &types::SubmitArgs::new().timespec(&time))
+            }
+        };
+        self.settle();
+        match entered.map_err(|error| (error.raw_os_error(), error)) {
+            // The deadline; a signal; a shortage or an overfull completion queue, both better after reaping.
+            Ok(_) | Err((Some(libc::ETIME | libc::EINTR | libc::EAGAIN | libc::EBUSY), _)) => Ok(()),
+            Err((_, error)) => Err(error),
+        }
+    }
+
+    /// After a submission: the kernel is done with datagrams that it has taken from the queue.
+    fn settle(&mut self) {
+        if self.backlog.is_empty() && self.ring.submission().is_empty() {
+            self.sends.clear();
+        }
+    }
+
+    /// Takes completions in order, at most `max`.
+    pub(super) fn completions(&mut self, into: &mut Vec<cqueue::Entry>, max: usize) {
+        into.extend(self.ring.completion().take(max));
+    }
+
+    /// Leaves to the kernel what queued operations point to.
+    pub(super) fn leak(&mut self) {
+        self.sends.leak();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn result_of(entry: squeue::Entry) -> i32 {
+        let mut ring = Ring::new().unwrap();
+        ring.enable().unwrap();
+        // SAFETY: the entries below point to nothing but static text.
+        unsafe { ring.push(entry) };
+        ring.enter(Some(Duration::from_secs(5))).unwrap();
+        let mut completions = Vec::new();
+        ring.completions(&mut completions, 8);
+        assert_eq!(completions.len(), 1);
+        completions[0].result()
+    }
+
+    #[test]
+    fn an_operation_that_is_not_on_the_list_is_refused() {
+        let open = opcode::OpenAt::new(types::Fd(libc::AT_FDCWD), c"/etc/hostname".as_ptr()).build();
+        let socket = opcode::Socket::new(libc::AF_INET, libc::SOCK_DGRAM, 0).build();
+        for entry in [open, socket, opcode::Nop::new().build()] {
+            assert_eq!(result_of(entry), -libc::EACCES);
+        }
+        assert_eq!(result_of(opcode::Shutdown::new(types::Fd(-1), libc::SHUT_WR).build()), -libc::EBADF);
+    }
+
+    #[test]
+    fn a_registration_after_the_start_is_refused() {
+        let mut ring = Ring::new().unwrap();
+        ring.enable().unwrap();
+        assert_eq!(ring.submitter().register_eventfd(0).unwrap_err().raw_os_error(), Some(libc::EACCES));
+    }
+
+    #[test]
+    fn a_full_queue_is_submitted_on_the_way() {
+        let mut ring = Ring::new().unwrap();
+        ring.enable().unwrap();
+        let count = SUBMISSIONS as usize * 2 + 1;
+        for _ in 0..count {
+            let entry = opcode::Shutdown::new(types::Fd(-1), libc::SHUT_WR).build();
+            // SAFETY: the operation carries no pointer.
+            unsafe { ring.push(entry) };
+        }
+        let mut completions = Vec::new();
+        while completions.len() < count {
+            ring.enter(Some(Duration::ZERO)).unwrap();
+            ring.completions(&mut completions, usize::MAX);
+        }
+        assert_eq!(completions.len(), count);
+    }
+}

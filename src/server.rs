@@ -1,0 +1,195 @@
+//! Puts the machines together and runs them: which threads there are, what each is told, and how the process ends.
+//!
+//! Control runs on the calling thread, unpinned; each worker on a core of its own; the resolver, the signals and, when no
+//! model is configured, the built-in agent on threads beside them. This file decides and connects; it must not do any of
+//! their work.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+
+use tracing::{info, warn};
+
+use crate::agent::AgentConfig;
+use crate::builtin::{BuiltinAgent, BuiltinOptions};
+use crate::call::CallConfig;
+use crate::config::{Config, IoChoice, Upstream, is_private};
+use crate::control::{Control, ControlConfig};
+use crate::driver::mail::mailboxes;
+use crate::driver::ports::shares;
+use crate::driver::threads::{Threads, listen};
+use crate::driver::{self, Kind, Setup, resolver, signals, system};
+use crate::messages::Message;
+use crate::peer::identity::Identity;
+use crate::peer::sdp::Policy;
+use crate::stats::BuildInfo;
+use crate::worker::{Worker, WorkerConfig};
+use crate::wss::Tls;
+
+/// Runs the bridge until a signal ends it. Errors say what could not be set up and what to do.
+pub fn run(config: Config) -> Result<(), String> {
+    let chosen = driver::probe(config.io)?;
+    info!("{}", chosen.line);
+    if let Err(error) = system::raise_descriptor_limit() {
+        warn!(%error, "the limit of open files could not be raised; each call needs two");
+    }
+    let (listener, address) = listen(config.listen).map_err(|error| cannot_listen(config.listen, &error))?;
+    let media_ip = media_ip(&config);
+    if let Some(name) = &config.model_was_retired {
+        warn!(retired = %name, model = %config.model, "OPENAI_REALTIME_MODEL names a retired model: the default is used");
+    }
+
+    let boxes = mailboxes::<Message>(config.workers).map_err(|error| format!("no mailboxes: {error}"))?;
+    let threads = Threads::new(boxes.stopper.clone());
+    let call = CallConfig {
+        identity: Identity::generate()?,
+        agent: Arc::new(agent_config(&config, chosen.kind, &threads)?),
+        start_delay: config.start_delay,
+        opus_complexity: config.opus_complexity,
+        entropy: system::entropy,
+    };
+    let policy = Policy {
+        allow_private: config.allow_private.unwrap_or(is_private(media_ip)),
+        own_listener: Some(address),
+        own_media_ports: config.media_ports.clone(),
+        own_media_ip: media_ip,
+    };
+    let cores = system::cores();
+    let ports = shares(&config.media_ports, config.workers);
+    for (index, (endpoint, ports)) in (0..config.workers).zip(boxes.workers.into_iter().zip(ports)) {
+        let worker = WorkerConfig {
+            index,
+            call: call.clone(),
+            media_ip,
+            loopback_listener: address.ip().is_loopback(),
+            policy: policy.clone(),
+        };
+        let mut setup = Setup::new(format!("worker-{index}"), endpoint.inbox, endpoint.routes);
+        setup.ports = Some(ports);
+        // One core each; workers beyond the number of cores share them.
+        setup.core = cores.get(usize::from(index) % cores.len().max(1)).copied();
+        let spawned = threads.spawn(chosen.kind, setup, move || Worker::new(worker));
+        spawned.map_err(|error| format!("no thread for a worker: {error}"))?;
+    }
+    let _resolver = resolver::spawn(boxes.resolver, resolver::system_lookup())
+        .map_err(|error| format!("no thread for the resolver: {error}"))?;
+    let _signals = signals::forward(boxes.stopper).map_err(|error| format!("no thread for signals: {error}"))?;
+
+    let control = ControlConfig {
+        build: BuildInfo { version: env!("CARGO_PKG_VERSION"), io: kind_label(chosen.kind) },
+        entropy: system::entropy,
+        config: Arc::new(config),
+    };
+    announce(&control.config, address, media_ip);
+    let mut setup = Setup::new("control", boxes.control.inbox, boxes.control.routes);
+    setup.listener = Some(listener);
+    let ended = driver::run(chosen.kind, Control::new(system::now(), control), setup);
+    threads.outcome()?;
+    ended.map_err(|error| format!("the control loop failed: {error}"))
+}
+
+/// Runs the built-in agent alone until a signal ends it.
+pub fn run_agent(address: SocketAddr, echo: bool) -> Result<(), String> {
+    let chosen = driver::probe(IoChoice::Auto)?;
+    let (listener, address) = listen(address).map_err(|error| cannot_listen(address, &error))?;
+    let boxes = mailboxes::<Message>(0).map_err(|error| format!("no mailbox: {error}"))?;
+    let _signals = signals::forward(boxes.stopper).map_err(|error| format!("no thread for signals: {error}"))?;
+    let mode = if echo { "returns each append at once" } else { "greets, and says back what it hears" };
+    info!("the built-in agent listens on ws://{address}/v1/realtime; it {mode}");
+    let mut setup = Setup::new("agent", boxes.control.inbox, boxes.control.routes);
+    setup.listener = Some(listener);
+    let agent = BuiltinAgent::new(BuiltinOptions { echo });
+    driver::run(chosen.kind, agent, setup).map_err(|error| format!("the agent's loop failed: {error}"))
+}
+
+/// Tries what the settings need without keeping it, and says what it finds, a line each.
+pub fn check(config: &Config) -> Result<String, String> {
+    let chosen = driver::probe(config.io)?;
+    listen(config.listen).map_err(|error| cannot_listen(config.listen, &error))?;
+    let mut found = format!("{}\nmedia address {}\n", chosen.line, media_ip(config));
+    if let Upstream::Url { url, .. } = &config.upstream
+        && url.tls
+    {
+        Tls::new()?;
+    }
+    if let Some(name) = &config.model_was_retired {
+        found.push_str(&format!("warning: the model {name} is retired; {} is used\n", config.model));
+    }
+    Ok(found)
+}
+
+fn cannot_listen(address: SocketAddr, error: &std::io::Error) -> String {
+    format!("cannot listen on {address} (BRIDGE_LISTEN or PORT; --listen or --port): {error}")
+}
+
+fn kind_label(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Uring { .. } => "uring",
+        Kind::Epoll => "epoll",
+    }
+}
+
+/// The address that answers advertise.
+fn media_ip(config: &Config) -> IpAddr {
+    config.media_ip.or_else(system::default_route_ip).unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST))
+}
+
+/// Where calls are answered from; starts the built-in agent if it is to be that.
+fn agent_config(config: &Config, kind: Kind, threads: &Threads) -> Result<AgentConfig, String> {
+    match &config.upstream {
+        Upstream::Builtin => {
+            let port = spawn_builtin(kind, threads)?;
+            Ok(AgentConfig {
+                host: Ipv4Addr::LOCALHOST.to_string().into(),
+                port,
+                path: "/v1/realtime".to_owned(),
+                tls: None,
+                api_key: None,
+                org_id: None,
+                project_id: None,
+                entropy: system::entropy,
+            })
+        }
+        Upstream::Url { url, api_key, org_id, project_id } => Ok(AgentConfig {
+            host: url.host.as_str().into(),
+            port: url.port,
+            path: url.path.clone(),
+            tls: if url.tls { Some(Tls::new()?) } else { None },
+            api_key: api_key.clone(),
+            org_id: org_id.clone(),
+            project_id: project_id.clone(),
+            entropy: system::entropy,
+        }),
+    }
+}
+
+/// The built-in agent, on a free loopback port and a thread of its own; it ends with the process.
+fn spawn_builtin(kind: Kind, threads: &Threads) -> Result<u16, String> {
+    let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    let (listener, address) = listen(any).map_err(|error| format!("no port for the built-in agent: {error}"))?;
+    let boxes = mailboxes::<Message>(0).map_err(|error| format!("no mailbox: {error}"))?;
+    let mut setup = Setup::new("builtin-agent", boxes.control.inbox, boxes.control.routes);
+    setup.listener = Some(listener);
+    threads
+        .spawn(kind, setup, || BuiltinAgent::new(BuiltinOptions { echo: false }))
+        .map_err(|error| format!("no thread for the built-in agent: {error}"))?;
+    Ok(address.port())
+}
+
+fn announce(config: &Config, address: SocketAddr, media_ip: IpAddr) {
+    info!(
+        "media {media_ip}, UDP {}-{}; {} workers, {} calls at most",
+        config.media_ports.start(),
+        config.media_ports.end(),
+        config.workers,
+        config.calls_max
+    );
+    match &config.upstream {
+        Upstream::Builtin => info!("the built-in agent answers calls; set OPENAI_API_KEY for the model"),
+        Upstream::Url { url, .. } => info!("{} at {} answers calls", config.model, url.host),
+    }
+    if config.page {
+        info!("listening on {address}; call it from a browser: http://{address}/");
+    } else {
+        info!("listening on {address}");
+    }
+}
