@@ -7,11 +7,11 @@ use std::collections::VecDeque;
 use std::time::Instant;
 
 use super::chunked::Decoder;
-use super::framing::{Framing, too_large};
+use super::framing::Framing;
 use super::head::{Head, Method, Scan};
 use super::{
-    BODY_BYTES_MAX, BODY_TIME_MAX, DRAIN_BYTES_MAX, DRAIN_TIME_MAX, HEAD_TIME_MAX, IDLE_TIME_MAX, PIPELINE_BYTES_MAX,
-    Problem, Request, Response, WRITE_TIME_MAX,
+    BODY_TIME_MAX, DRAIN_BYTES_MAX, DRAIN_TIME_MAX, HEAD_TIME_MAX, IDLE_TIME_MAX, PIPELINE_BYTES_MAX, Problem, Request,
+    Response, WRITE_TIME_MAX,
 };
 
 /// An input buffer that grew beyond this is given back once it is empty.
@@ -330,9 +330,6 @@ impl Connection {
                 whole
             }
         };
-        if body.len() > BODY_BYTES_MAX {
-            return Err((too_large(), without_body));
-        }
         if !whole {
             return Ok(false);
         }

@@ -130,6 +130,7 @@ fn chunks_have_one_reading_or_the_request_is_refused() {
         ("an extension with a NUL", "5;a\0\r\nhello\r\n0\r\n\r\n"),
         ("data longer than its size", "4\r\nhello\r\n0\r\n\r\n"),
         ("data shorter than its size", "6\r\nhello\r\n0\r\n\r\n"),
+        ("data that ends with CR and another byte", "5\r\nhello\rX0\r\n\r\n"),
         ("data that ends with LF", "5\r\nhello\n0\r\n\r\n"),
         ("data that ends with any two bytes", "5\r\nhelloXX0\r\n\r\n"),
         ("a last chunk that ends with LF", "5\r\nhello\r\n0\n\r\n"),
@@ -215,6 +216,17 @@ fn request_lines_and_hosts_have_one_reading_or_the_request_is_refused() {
     let mut wire = Wire::new();
     wire.send("GET http://A:1/x HTTP/1.1\r\nHost: b\r\n\r\n");
     assert_eq!(wire.requests[0].head.host.as_deref(), Some("a:1"), "the target's host counts (RFC 9112, 3.2.2)");
+}
+
+/// httparse would refuse most of these too. The scan must not lean on that: another version may be laxer.
+#[test]
+fn the_scan_refuses_lines_with_two_readings_by_itself() {
+    let scan = |text: &str| super::head::Scan::default().advance(text.as_bytes());
+    for bad in ["GET / HTTP/1.1\n", "a\rb", "a\r\r\n", "a\0", "a\r\n b", "a\r\n\tb", "\r\n", "\n", " a"] {
+        assert!(scan(bad).is_err(), "{bad:?} passed");
+    }
+    assert_eq!(scan("a\r\nb: c\r\n\r\nrest"), Ok(Some(11)));
+    assert_eq!(scan("a\r\nb: c\r\n\r"), Ok(None));
 }
 
 /// Small, seeded, and the same everywhere.

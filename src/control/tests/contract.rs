@@ -149,6 +149,7 @@ fn an_ended_id_posted_again_is_a_new_call() {
     assert_eq!(world.post(ID).status, 200);
     assert_eq!(world.opened.len(), 2);
     assert_eq!(world.ask("GET", &path(ID), "").json["state"], "connecting");
+    assert_eq!(world.control.calls.remembered(), (1, 1, 0), "the ended one made way");
 
     // Also before its worker has ended it.
     world.prompt = false;
