@@ -61,6 +61,7 @@ pub(super) const DOWNLINK: Table = table! {
     "played_ms" => "downlink_played_seconds", "Audio of the model sent to callers.";
     "flushed_ms" => "downlink_flushed_seconds", "Audio of the model thrown away on barge-in.";
     "dropped_ms" => "downlink_dropped_seconds", "Audio of the model dropped because the queue was full.";
+    "underruns" => "downlink_underruns", "Times the model's audio ran out before its item had ended.";
     "skipped_beats" => "downlink_skipped_beats", "Beats skipped because their time had passed by more than a frame.";
 };
 
