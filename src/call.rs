@@ -296,6 +296,11 @@ impl Call {
         self.log_id
     }
 
+    /// Whether DTLS is up, or was.
+    pub fn is_connected(&self) -> bool {
+        self.connected_at.is_some()
+    }
+
     /// Where it is in its life.
     pub fn state(&self) -> CallState {
         if self.end.is_some() { CallState::Ended } else { self.state }

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::process::ExitCode;
 
-use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 use voice_media_bridge::config::{Config, Flags, LogFormat};
 use voice_media_bridge::driver::system;
@@ -106,6 +106,8 @@ fn start_log(filter: &str, format: LogFormat) -> Result<(), String> {
 
 #[cfg(test)]
 mod tests {
+    use clap::CommandFactory;
+
     use super::*;
 
     #[test]

@@ -226,7 +226,7 @@ impl Worker {
     fn with_call(&mut self, now: Instant, key: CallKey, act: impl FnOnce(&mut Call, &mut Out<'_>)) {
         let Some(Slot::Live(call)) = self.calls.get_mut(key.slot, key.generation) else { return };
         let mut out = self.links.out(key, call.number(), self.config.index, &mut self.outputs);
-        let awaited = call.awaits_submit();
+        let (awaited, was_connected) = (call.awaits_submit(), call.is_connected());
         let acted = catch_unwind(AssertUnwindSafe(|| {
             act(call, &mut out);
             if let Some(end) = call.end().cloned() {
@@ -247,6 +247,10 @@ impl Worker {
             self.marked.push(key);
         }
         self.timers.arm(key.slot, call.deadline().at);
+        if !was_connected && call.is_connected() {
+            let number = call.number();
+            self.tell(FromWorker::Connected(number));
+        }
     }
 
     fn hangup(&mut self, now: Instant, key: CallKey, reason: CloseReason, detail: String) {

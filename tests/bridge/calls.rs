@@ -95,9 +95,9 @@ fn a_caller_is_answered_greeted_and_hears_their_own_words_back() {
     assert!(voiced_time(greeting) > SECOND, "the greeting is {:?} long", voiced_time(greeting));
     let length = voiced_time(reply);
     assert!((1_800..2_600).contains(&length.as_millis()), "the reply is {length:?} long");
-    let at_pitch = share_at(reply, 180.0);
-    assert!(at_pitch > 0.5, "{at_pitch} of the reply is at the caller's pitch");
-    assert!(share_at(greeting, 180.0) < 0.2, "the greeting is not");
+    // The measure has its control in the same run: the greeting is another voice.
+    let (own, other) = (share_at(reply, 180.0), share_at(greeting, 180.0));
+    assert!(own > 0.2 && own > 5.0 * other, "{own} of the reply is at the caller's pitch, {other} of the greeting");
 
     let session = session(&mut world, "wacid.words");
     assert_eq!(session["state"], "active");
@@ -283,7 +283,8 @@ fn junk_on_a_media_port_changes_nothing() {
     world.run(3 * SECOND);
     let session = session(&mut world, "wacid.junk");
     assert_eq!(session["state"], "active", "{session}");
-    assert!(session["peer"]["datagramsUnvalidated"].as_u64().unwrap() >= 1000, "{session}");
+    // The stranger's alert, RTP, RTCP and check; the rest is no packet of any protocol spoken here.
+    assert_eq!(session["peer"]["datagramsUnvalidated"], 800, "{session}");
     assert_eq!(session["uplink"]["late"], 0);
     assert_eq!(world.relay.strays(), 0, "nothing was sent anywhere else");
 }

@@ -10,8 +10,6 @@ use voice_media_bridge::audio::{
 
 use crate::relay::record::Received;
 
-/// Frames in a second.
-pub(crate) const FRAMES_PER_SEC: usize = 50;
 /// Root mean square of a frame above which it counts as voice.
 const VOICE_RMS: f64 = 500.0;
 

@@ -48,6 +48,9 @@ enum Place {
     Outside,
 }
 
+/// What the machines are called, in the order in which they are drained.
+const NAMES: [&str; 3] = ["control", "worker", "agent"];
+
 /// An input on its way.
 enum Event {
     Datagram { from: SocketAddr, to: SocketAddr, payload: Vec<u8> },
@@ -77,7 +80,6 @@ struct Client {
 /// The world.
 pub(crate) struct World {
     pub(crate) now: Instant,
-    pub(crate) start: Instant,
     pub(crate) relay: Relay,
     control: Control,
     worker: Worker,
@@ -146,7 +148,6 @@ impl World {
         let control = Control::new(now, ControlConfig { config: Arc::new(config), build, entropy });
         let mut world = Self {
             now,
-            start: now,
             relay: Relay::new(RELAY, 7),
             control,
             worker,
@@ -337,6 +338,9 @@ impl World {
 
     fn drain_all(&mut self) {
         for (index, place) in [Place::Control, Place::Worker, Place::Agent].into_iter().enumerate() {
+            if self.exited.contains(&NAMES[index]) {
+                continue;
+            }
             loop {
                 let output = match place {
                     Place::Control => self.control.poll_output(),
@@ -349,14 +353,16 @@ impl World {
                         break;
                     }
                     Output::Exit => {
-                        self.exited.push(["control", "worker", "agent"][index]);
+                        self.exited.push(NAMES[index]);
                         self.deadlines[index] = None;
                         break;
                     }
                     output => self.output(place, output),
                 }
             }
-            self.input(place, Input::Submitted);
+            if !self.exited.contains(&NAMES[index]) {
+                self.input(place, Input::Submitted);
+            }
         }
         while let Some(datagram) = self.relay.poll_transmit() {
             let event = Event::Datagram { from: RELAY, to: datagram.to, payload: datagram.payload };
