@@ -330,6 +330,26 @@ fn speech_after_the_response_was_generated_cancels_nothing() {
 }
 
 #[test]
+fn speech_cancels_nothing_when_the_session_forbids_it() {
+    let mut world = World::new(BuiltinOptions::default());
+    let client = world.connect(&[]);
+    let input = json!({ "turn_detection": { "type": "server_vad", "interrupt_response": false } });
+    world.send(
+        client,
+        &json!({ "type": "session.update", "session": { "type": "realtime", "audio": { "input": input } } }),
+    );
+    world.send(client, &json!({ "type": "response.create" }));
+    world.speak(client, &tone(200, -20.0));
+    let events = world.heard(client);
+    assert_eq!(kinds(&events).last(), Some(&"response.output_audio.delta"), "it is still being generated");
+    one(&events, "input_audio_buffer.speech_started");
+    world.send(client, &json!({ "type": "response.create" }));
+    assert_eq!(code(&world.heard(client)[0]), "conversation_already_has_active_response");
+    world.pass(Duration::from_secs(1));
+    assert_eq!(one(&world.heard(client), "response.done")["response"]["status"], "completed");
+}
+
+#[test]
 fn turn_detection_is_the_sessions() {
     let mut world = World::new(BuiltinOptions::default());
     let client = world.connect(&[]);
@@ -342,14 +362,6 @@ fn turn_detection_is_the_sessions() {
     let events = world.heard(client);
     assert_eq!(*kinds(&events).last().unwrap(), "conversation.item.done", "answered without being asked");
     assert_eq!(one(&events, "input_audio_buffer.speech_stopped")["audio_end_ms"], 800);
-
-    world.send(client, &with(json!({ "type": "server_vad", "interrupt_response": false })));
-    world.send(client, &json!({ "type": "response.create" }));
-    world.send(client, &json!({ "type": "response.create" }));
-    assert_eq!(code(world.heard(client).last().unwrap()), "conversation_already_has_active_response");
-    world.speak(client, &tone(200, -20.0));
-    world.pass(Duration::from_secs(1));
-    assert_eq!(one(&world.heard(client), "response.done")["response"]["status"], "completed");
 
     // Off: the client commits and asks.
     world.send(client, &with(Value::Null));
@@ -603,6 +615,8 @@ fn keys_come_back_and_the_number_of_connections_is_bounded() {
     assert!(streams.contains(&StreamKey { generation: first.generation + 1, ..first }));
     world.input(Input::Failed { stream: streams[5], fault: crate::io::Fault { errno: 104 } });
     let again = world.connect(&[]);
+    world.input(Input::Failed { stream: streams[5], fault: crate::io::Fault { errno: 104 } });
+    assert!(world.clients[&again].is_open, "closed by a fault of the key's last life");
     assert_eq!(again, StreamKey { generation: streams[5].generation + 1, ..streams[5] });
 }
 
