@@ -3,14 +3,17 @@
 /// Length of an edge: 5 ms. Shorter clicks, longer smears.
 pub const RAMP_SAMPLES: usize = 120;
 
-/// Fills `out` with the way from `last`, the sample before it, down to silence.
+/// The steepest step of an edge: full scale in [`RAMP_SAMPLES`].
+const STEP_MAX: i16 = i16::MAX / RAMP_SAMPLES as i16 + 1;
+
+/// Fills `out` with the way from `last`, the sample before it, down to silence. Where `out` is too short for it, its own
+/// last sample is where the rest begins.
 pub fn ramp_out(last: i16, out: &mut [i16]) {
-    let steps = out.len().min(RAMP_SAMPLES);
-    let (edge, rest) = out.split_at_mut(steps);
-    for (n, sample) in edge.iter_mut().enumerate() {
-        *sample = (i32::from(last) * (steps - 1 - n) as i32 / steps as i32) as i16;
+    let mut level = last;
+    for sample in out {
+        level = level.saturating_sub(level.clamp(-STEP_MAX, STEP_MAX));
+        *sample = level;
     }
-    rest.fill(0);
 }
 
 /// Lets `pcm` rise from silence.
@@ -38,9 +41,12 @@ mod tests {
             assert!(out[RAMP_SAMPLES - 1..].iter().all(|sample| *sample == 0));
         }
         ramp_out(100, &mut []);
-        let mut one = [9];
-        ramp_out(100, &mut one);
-        assert_eq!(one, [0], "with no room it still ends in silence");
+        let (mut whole, mut parts) = ([0; 480], [0; 480]);
+        ramp_out(30_000, &mut whole);
+        ramp_out(30_000, &mut parts[..7]);
+        let last = parts[6];
+        ramp_out(last, &mut parts[7..]);
+        assert_eq!(parts, whole, "what does not fit goes on in the next piece");
     }
 
     #[test]

@@ -26,8 +26,8 @@ use crate::audio::{
     ramp_out, samples_to_ms,
 };
 use crate::io::Deadline;
-use crate::playout::Playout;
 pub use crate::playout::{ItemId, Push};
+use crate::playout::{Played, Playout};
 
 /// Frames of silence that are encoded before the payload is reused: 200 ms. The encoder's level, its noise shaping and
 /// the FEC copy of the last word are through after three; the rest is for a far decoder that lost some of them.
@@ -112,11 +112,11 @@ pub struct Downlink {
     /// The next beat; `None` before the start.
     due: Option<Instant>,
     rtp_time: u32,
-    /// Frames of silence encoded since the last audio, up to [`SETTLE_FRAMES`].
+    /// Packets of silence since the last audio, counted up to one more than are encoded.
     settled: u32,
     /// Whether the last packet was silence.
     silent: bool,
-    /// The last sample encoded, from which silence ramps down.
+    /// The last sample of the last frame, from which silence ramps down.
     last: i16,
     counts: Counts,
 }
@@ -191,29 +191,17 @@ impl Downlink {
 
         let was_silent = self.silent;
         let mut frame = [0; FRAME_SAMPLES];
-        let played = self.playout.pop(&mut frame);
-        self.silent = played.is_none();
+        let played = self.render(&mut frame);
         if let Some(played) = played {
-            if was_silent && !played.first {
-                ramp_in(&mut frame[..played.samples]);
-            }
-            if played.samples < FRAME_SAMPLES {
-                let (audio, rest) = frame.split_at_mut(played.samples);
-                ramp_out(audio[played.samples - 1], rest);
-            }
             self.counts.played_samples += played.samples as u64;
             self.settled = 0;
-            self.encode(&frame);
         } else {
             self.counts.silence_packets += 1;
-            if !was_silent && self.playout.is_waiting() {
-                self.counts.underruns += 1;
-            }
-            if self.settled < SETTLE_FRAMES {
-                ramp_out(self.last, &mut frame);
-                self.settled += 1;
-                self.encode(&frame);
-            }
+            self.counts.underruns += u64::from(!was_silent && self.playout.is_waiting());
+            self.settled = (self.settled + 1).min(SETTLE_FRAMES + 1);
+        }
+        if self.settled <= SETTLE_FRAMES {
+            self.encode(&frame);
         }
         self.counts.packets += 1;
         Some(Beat {
@@ -243,12 +231,24 @@ impl Downlink {
         }
     }
 
+    /// Fills the next frame: audio, if some waits, with soft edges where it stops or starts inside of a sound.
+    fn render(&mut self, frame: &mut [i16; FRAME_SAMPLES]) -> Option<Played> {
+        let played = self.playout.pop(frame);
+        let (audio, rest) = frame.split_at_mut(played.map_or(0, |played| played.samples));
+        if self.silent && played.is_some_and(|played| !played.first) {
+            ramp_in(audio);
+        }
+        ramp_out(audio.last().copied().unwrap_or(self.last), rest);
+        self.silent = played.is_none();
+        self.last = frame[FRAME_SAMPLES - 1];
+        played
+    }
+
     fn encode(&mut self, frame: &[i16; FRAME_SAMPLES]) {
         self.payload_len = self
             .encoder
             .encode(frame, &mut self.payload[..])
             .expect("a whole frame, with room for the longest payload, is all that libopus asks for");
-        self.last = frame[FRAME_SAMPLES - 1];
         self.counts.encoded += 1;
     }
 }
