@@ -9,11 +9,14 @@ const STEP_MAX: i16 = i16::MAX / RAMP_SAMPLES as i16 + 1;
 /// Fills `out` with the way from `last`, the sample before it, down to silence. Where `out` is too short for it, its own
 /// last sample is where the rest begins.
 pub fn ramp_out(last: i16, out: &mut [i16]) {
+    let steps = usize::from(last.unsigned_abs().div_ceil(STEP_MAX.unsigned_abs()));
+    let (edge, rest) = out.split_at_mut(steps.min(out.len()));
     let mut level = last;
-    for sample in out {
-        level = level.saturating_sub(level.clamp(-STEP_MAX, STEP_MAX));
+    for sample in edge {
+        level -= level.clamp(-STEP_MAX, STEP_MAX);
         *sample = level;
     }
+    rest.fill(0);
 }
 
 /// Lets `pcm` rise from silence.
