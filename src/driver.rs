@@ -33,6 +33,7 @@ use crate::io::Machine;
 
 pub use counters::Counters;
 pub use probe::{Chosen, probe};
+pub use udp::PAYLOAD_MAX;
 
 use self::mail::{Inbox, Routes};
 use self::ports::PortPool;

@@ -308,8 +308,7 @@ pub fn mailboxes<M>(workers: u16) -> io::Result<Mailboxes<M>> {
         let (to_worker, inbox) = mailbox()?;
         from_control = from_control.with(Node::Worker(worker), to_worker.clone());
         from_resolver = from_resolver.with(Node::Worker(worker), to_worker);
-        let routes =
-            Routes::new().with(Node::Control, to_control.clone()).with(Node::Resolver, to_resolver.clone());
+        let routes = Routes::new().with(Node::Control, to_control.clone()).with(Node::Resolver, to_resolver.clone());
         ends.push(Endpoint { inbox, routes });
     }
     Ok(Mailboxes {

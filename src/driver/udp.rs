@@ -17,8 +17,8 @@ const RECEIVE_BUFFER_BYTES: usize = 128 * 1024;
 /// Send buffer asked of the kernel: a call sends 50 small packets a second, and a burst of handshake flights.
 const SEND_BUFFER_BYTES: usize = 128 * 1024;
 
-/// Largest payload that is taken. A media packet fits the path's MTU, 1500 bytes at most on any path to here.
-pub(super) const PAYLOAD_MAX: usize = 1900;
+/// Largest datagram payload that reaches a machine, in bytes. A media packet fits the path's MTU, which is 1500 at most.
+pub const PAYLOAD_MAX: usize = 1900;
 
 /// A datagram older than this was not kept back by the kernel: the wall clock was set meanwhile.
 const AGE_MAX: Duration = Duration::from_secs(10);

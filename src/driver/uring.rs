@@ -35,7 +35,7 @@ use super::turn::{Backend, Common, INPUTS_PER_TURN};
 use super::udp::Moment;
 use crate::io::{Fault, Input, SocketKey, StreamKey};
 
-pub(super) use self::ring::{SetupError, STEP_RING};
+pub(super) use self::ring::{STEP_RING, SetupError};
 
 /// How long a ring that ends waits for its operations to end. They are cancelled, so this is for a kernel in trouble.
 const QUIESCE: Duration = Duration::from_secs(1);

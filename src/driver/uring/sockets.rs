@@ -149,8 +149,7 @@ impl<M> Uring<M> {
             .dest_addr(address.as_ptr())
             .dest_addr_len(address.len())
             .build();
-        let entry =
-            send.flags(flags | squeue::Flags::SKIP_SUCCESS).user_data(Tag::socket(Op::UdpSend, key).pack());
+        let entry = send.flags(flags | squeue::Flags::SKIP_SUCCESS).user_data(Tag::socket(Op::UdpSend, key).pack());
         // SAFETY: payload and address stay in `sends` until the queue was submitted; a send that may not wait
         // (`MSG_DONTWAIT`) is over by then.
         unsafe { self.ring.push(entry) };

@@ -191,9 +191,7 @@ impl<M> Uring<M> {
         stream.flight.receive = true;
         let (fd, flags) = stream.target();
         let receive = opcode::Recv::new(fd, std::ptr::null_mut(), 0).buf_group(CHUNKS.group).build();
-        let entry = receive
-            .flags(flags | squeue::Flags::BUFFER_SELECT)
-            .user_data(Tag::stream(Op::Receive, key).pack());
+        let entry = receive.flags(flags | squeue::Flags::BUFFER_SELECT).user_data(Tag::stream(Op::Receive, key).pack());
         // SAFETY: the kernel fills a buffer of the group, which lives until the ring is quiet.
         unsafe { self.ring.push(entry) };
     }

@@ -1,0 +1,124 @@
+//! Streams beyond the script that every driver agrees on: pausing, and connections that find no key.
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::thread;
+use std::time::Duration;
+
+use voice_media_bridge::io::{Input, Output};
+
+use crate::harness::{LOOPBACK, World, beside_others, kinds, stream};
+
+#[test]
+fn a_paused_stream_hands_over_what_was_under_way_at_most_and_nothing_is_lost() {
+    const ALL: usize = 1_000_000;
+    let _guard = beside_others();
+    for kind in kinds() {
+        let mut world = World::new();
+        let listener = TcpListener::bind((LOOPBACK, 0)).unwrap();
+        let here = listener.local_addr().unwrap();
+        world.listener = Some(listener);
+        let key = stream(0, 1);
+        let (mut paused, mut while_paused, mut inputs_paused, mut all) = (false, 0, 0, 0);
+        let writer = thread::spawn(move || {
+            let mut peer = TcpStream::connect(here).unwrap();
+            (0..ALL / 1000).for_each(|n| peer.write_all(&[n as u8; 1000]).unwrap());
+            // Until the machine is gone.
+            let _ = peer.read(&mut [0]);
+        });
+        world.run(kind, |script, now, input| match input {
+            Input::Timeout if !paused => script.say(Output::Accept { stream: key }),
+            Input::Timeout => {
+                assert!(inputs_paused <= 1, "{kind:?}: {while_paused} bytes came while reading was off");
+                paused = false;
+                script.deadline.at = None;
+                script.say(Output::Read { stream: key, on: true });
+            }
+            Input::Accepted { .. } => {
+                paused = true;
+                script.deadline.at = Some(now + Duration::from_millis(100));
+                script.say(Output::Read { stream: key, on: false });
+            }
+            Input::Received { bytes, .. } => {
+                for (place, byte) in (all..).zip(*bytes) {
+                    assert_eq!(*byte, (place / 1000) as u8);
+                }
+                all += bytes.len();
+                if paused {
+                    while_paused += bytes.len();
+                    inputs_paused += 1;
+                }
+                if all == ALL {
+                    script.say(Output::Exit);
+                }
+            }
+            other => panic!("{other:?}"),
+        });
+        writer.join().unwrap();
+    }
+}
+
+#[test]
+fn connections_wait_for_keys_and_get_them_in_the_order_they_were_offered() {
+    let _guard = beside_others();
+    for kind in kinds() {
+        let mut world = World::new();
+        let listener = TcpListener::bind((LOOPBACK, 0)).unwrap();
+        let here = listener.local_addr().unwrap();
+        world.listener = Some(listener);
+        let mut peers = Vec::new();
+        let mut accepted = Vec::new();
+        world.run(kind, |script, now, input| match input {
+            Input::Timeout if peers.is_empty() => {
+                // The second key is taken back at once; the accept that it may have armed must lose no connection.
+                script.say(Output::Accept { stream: stream(0, 1) });
+                script.say(Output::Accept { stream: stream(1, 1) });
+                script.say(Output::Close { stream: stream(1, 1) });
+                peers = (0..3).map(|_| TcpStream::connect(here).unwrap()).collect();
+            }
+            Input::Closed { stream } => assert_eq!(stream.slot, 1),
+            Input::Accepted { stream: key, peer } => {
+                accepted.push((key.slot, *peer));
+                match accepted.len() {
+                    1 => script.deadline.at = Some(now + Duration::from_millis(20)),
+                    3 => script.say(Output::Exit),
+                    _ => {}
+                }
+            }
+            Input::Timeout => {
+                assert_eq!(accepted.len(), 1, "{kind:?} accepted without a key");
+                script.deadline.at = None;
+                script.say(Output::Accept { stream: stream(2, 1) });
+                script.say(Output::Accept { stream: stream(3, 1) });
+            }
+            other => panic!("{other:?}"),
+        });
+        let expected: Vec<_> = [0, 2, 3].into_iter().zip(peers.iter().map(|peer| peer.local_addr().unwrap())).collect();
+        assert_eq!(accepted, expected, "{kind:?}");
+    }
+}
+
+#[test]
+fn a_stream_is_closed_whatever_is_unwritten() {
+    let _guard = beside_others();
+    for kind in kinds() {
+        let mut world = World::new();
+        let far = TcpListener::bind((LOOPBACK, 0)).unwrap();
+        let to = far.local_addr().unwrap();
+        world.run(kind, |script, now, input| match input {
+            Input::Timeout if script.deadline.at.is_none() => {
+                script.deadline.at = Some(now + Duration::from_millis(50));
+                script.say(Output::Connect { stream: stream(0, 1), to });
+                // More than the kernel takes from us, and nobody reads.
+                script.say(Output::Write { stream: stream(0, 1), bytes: vec![0; 50_000_000] });
+            }
+            Input::Connected { .. } => {}
+            Input::Timeout => script.say(Output::Close { stream: stream(0, 1) }),
+            Input::Closed { .. } => script.say(Output::Exit),
+            other => panic!("{other:?}"),
+        });
+        let mut bytes = Vec::new();
+        let _ = far.accept().unwrap().0.read_to_end(&mut bytes);
+        assert!(bytes.len() < 50_000_000, "{kind:?}");
+    }
+}
