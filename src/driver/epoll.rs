@@ -124,7 +124,7 @@ impl<M> Backend<M> for Epoll<M> {
         socket.set_nonblocking(true)?;
         let tag = token(Tag::socket(Op::UdpReceive, key));
         self.poll.registry().register(&mut SourceFd(&socket.as_raw_fd()), tag, Interest::READABLE)?;
-        self.sockets.insert(key, sockets::Socket { socket, port, queued: false });
+        self.sockets.insert(key, sockets::Socket { udp: socket, port, queued: false });
         Ok(())
     }
 

@@ -67,7 +67,7 @@ mod tests {
         let mut pool = PortPool::new(5..=6, REST);
         assert_eq!((pool.take(start), pool.take(start), pool.take(start)), (Some(5), Some(6), None));
         pool.rest(5, start);
-        assert_eq!(pool.take(start + REST - Duration::from_nanos(1)), None);
+        assert_eq!(pool.take(start + REST.saturating_sub(Duration::from_nanos(1))), None);
         assert_eq!(pool.take(start + REST), Some(5));
     }
 

@@ -87,7 +87,8 @@ fn datagrams_wait_in_their_sockets_when_buffers_are_short() {
         let (mut ports, mut next, mut left) = (Vec::new(), [0; SOCKETS as usize], SOCKETS * EACH);
         world.run(kind, |script, _, input| match input {
             Input::Timeout => {
-                (0..SOCKETS).for_each(|slot| script.say(Output::BindUdp { socket: socket(slot, 1), address: LOOPBACK }))
+                (0..SOCKETS)
+                    .for_each(|slot| script.say(Output::BindUdp { socket: socket(slot, 1), address: LOOPBACK }));
             }
             Input::UdpBound { port, .. } => {
                 ports.push(*port);
@@ -164,7 +165,9 @@ fn a_flood_on_one_socket_delays_no_deadline_and_no_other_socket() {
             other => panic!("{other:?}"),
         });
         flooding.store(false, Ordering::Relaxed);
-        flooders.into_iter().for_each(|flooder| flooder.join().unwrap());
+        for flooder in flooders {
+            flooder.join().unwrap();
+        }
         assert!(most <= TURN_MAX, "{kind:?}: {most} datagrams in one turn");
     }
 }

@@ -23,7 +23,7 @@ fn echo_100_sockets_at_50_packets_a_second() {
     let (mut ports, mut left) = (Vec::new(), SOCKETS * ROUNDS);
     world.run(kind, |script, _, input| match input {
         Input::Timeout => {
-            (0..SOCKETS).for_each(|slot| script.say(Output::BindUdp { socket: socket(slot, 1), address: LOOPBACK }))
+            (0..SOCKETS).for_each(|slot| script.say(Output::BindUdp { socket: socket(slot, 1), address: LOOPBACK }));
         }
         Input::UdpBound { port, .. } => {
             ports.push(*port);

@@ -16,7 +16,7 @@ use crate::io::{Datagram, Fault, Input, SocketKey};
 
 /// An open datagram socket.
 pub(super) struct Socket {
-    pub(super) socket: UdpSocket,
+    pub(super) udp: UdpSocket,
     pub(super) port: u16,
     /// Whether it is in the list of those to be read.
     pub(super) queued: bool,
@@ -34,7 +34,7 @@ impl<M> Epoll<M> {
         let Some(socket) = self.sockets.get(key) else { return };
         socket.queued = false;
         let counters = &self.common.counters;
-        let fd = socket.socket.as_raw_fd();
+        let fd = socket.udp.as_raw_fd();
         for _ in 0..READS_MAX.min(*budget) {
             let mut parts = [IoSliceMut::new(&mut self.chunk[..PAYLOAD_MAX])];
             let message =
@@ -67,7 +67,7 @@ impl<M> Epoll<M> {
     /// Sends one datagram; a failure is an input of the next turn.
     pub(super) fn send_datagram(&mut self, key: SocketKey, to: SocketAddr, payload: &[u8]) {
         let Some(socket) = self.sockets.get(key) else { return };
-        if let Err(error) = socket.socket.send_to(payload, to) {
+        if let Err(error) = socket.udp.send_to(payload, to) {
             self.common.pending.push_back(Input::SendFailed { socket: key, fault: Fault::of(&error) });
         }
     }

@@ -15,6 +15,7 @@ use crate::driver::writes::Writes;
 use crate::io::{Fault, Input, StreamKey};
 
 /// A stream that is being opened, or open.
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own, and most combinations occur")]
 pub(super) struct Stream {
     pub(super) socket: TcpStream,
     connected: bool,

@@ -218,6 +218,10 @@ mod tests {
 
     const MS: Duration = Duration::from_millis(1);
 
+    fn just_before(end: Duration) -> Duration {
+        end.saturating_sub(MS)
+    }
+
     fn name(host: &str) -> Name {
         Name { host: host.into(), port: 443 }
     }
@@ -252,7 +256,7 @@ mod tests {
         assert_eq!(cache.ask(now, &host, asker(2)), Asked::Waits);
         let told = cache.found(now, &host, Ok(addresses(1)));
         assert!(told.iter().map(|(asker, _)| asker.call.0).eq([1, 2]));
-        assert_eq!(cache.ask(now + FRESH - MS, &host, asker(3)), known(1));
+        assert_eq!(cache.ask(now + just_before(FRESH), &host, asker(3)), known(1));
         assert_eq!(cache.ask(now + FRESH, &host, asker(4)), Asked::LookUp);
     }
 
@@ -261,11 +265,11 @@ mod tests {
         let (mut cache, now, host) = (Cache::new(), Instant::now(), name("a.example"));
         cache.ask(now, &host, asker(1));
         cache.found(now, &host, Ok(addresses(1)));
-        let outage = now + STALE - FAILED;
+        let outage = now + STALE.saturating_sub(FAILED);
         assert_eq!(cache.ask(outage, &host, asker(2)), Asked::LookUp);
         let told = cache.found(outage, &host, Err("down".into()));
         assert_eq!(told, [(asker(2), Ok(addresses(1).into()))]);
-        assert_eq!(cache.ask(outage + FAILED - MS, &host, asker(3)), known(1));
+        assert_eq!(cache.ask(outage + just_before(FAILED), &host, asker(3)), known(1));
         assert_eq!(cache.ask(now + STALE, &host, asker(4)), Asked::LookUp);
         let told = cache.found(now + STALE, &host, Err("down".into()));
         assert_eq!(told, [(asker(4), Err("down".into()))]);
@@ -280,7 +284,7 @@ mod tests {
         let later = now + FRESH;
         assert_eq!(cache.ask(later, &host, asker(2)), Asked::LookUp);
         assert_eq!(cache.next_late(), Some(later + PATIENCE));
-        assert!(cache.late(later + PATIENCE - MS).is_empty());
+        assert!(cache.late(later + just_before(PATIENCE)).is_empty());
         assert_eq!(cache.late(later + PATIENCE), [(asker(2), Ok(addresses(1).into()))]);
         assert!(cache.late(later + PATIENCE).is_empty());
         assert!(cache.found(later + 5 * PATIENCE, &host, Ok(addresses(2))).is_empty());
@@ -292,7 +296,7 @@ mod tests {
         let (mut cache, now, host) = (Cache::new(), Instant::now(), name("a.example"));
         cache.ask(now, &host, asker(1));
         assert_eq!(cache.found(now, &host, Ok(Vec::new())), [(asker(1), Err("the name has no address".into()))]);
-        assert!(matches!(cache.ask(now + FAILED - MS, &host, asker(2)), Asked::Known(Err(_))));
+        assert!(matches!(cache.ask(now + just_before(FAILED), &host, asker(2)), Asked::Known(Err(_))));
         assert_eq!(cache.ask(now + FAILED, &host, asker(3)), Asked::LookUp);
     }
 

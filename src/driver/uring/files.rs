@@ -50,10 +50,12 @@ impl Files {
 
     /// Closes a socket on which no operation is left.
     pub(super) fn release(&mut self, ring: &Ring, descriptor: Descriptor) {
-        if let Descriptor::Registered(slot) = descriptor
-            && ring.submitter().register_files_update(slot, &[-1]).is_ok()
-        {
-            self.free.push(slot);
+        match descriptor {
+            Descriptor::Plain(fd) => drop(fd),
+            Descriptor::Registered(slot) => match ring.submitter().register_files_update(slot, &[-1]) {
+                Ok(_) => self.free.push(slot),
+                Err(error) => tracing::error!(%error, "a registered descriptor stays open until its loop ends"),
+            },
         }
     }
 }

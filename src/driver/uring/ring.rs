@@ -50,7 +50,7 @@ const OPERATIONS: [u8; 8] = [
 
 /// A ring, what did not fit into its queue, and what the datagrams under way point to.
 pub(super) struct Ring {
-    ring: IoUring,
+    io: IoUring,
     /// Operations that the kernel would not take yet, in order. Empty unless it is short of memory.
     backlog: VecDeque<squeue::Entry>,
     pub(super) sends: Sends,
@@ -73,7 +73,7 @@ impl Ring {
         if !OPERATIONS.iter().all(|operation| known.is_supported(*operation)) {
             return Err(SetupError { step: "operations", error: io::Error::from_raw_os_error(libc::EINVAL) });
         }
-        Ok(Self { ring, backlog: VecDeque::new(), sends: Sends::new(SUBMISSIONS as usize) })
+        Ok(Self { io: ring, backlog: VecDeque::new(), sends: Sends::new(SUBMISSIONS as usize) })
     }
 
     /// Restricts the ring to what this driver does, for good, and starts it.
@@ -82,14 +82,14 @@ impl Ring {
         let mut allowed: Vec<Restriction> = OPERATIONS.into_iter().map(Restriction::sqe_op).collect();
         allowed.push(Restriction::sqe_flags_allowed(flags.bits()));
         allowed.push(Restriction::register_op(REGISTER_FILES_UPDATE));
-        let submitter = self.ring.submitter();
+        let submitter = self.io.submitter();
         submitter.register_restrictions(&mut allowed).map_err(SetupError::at("register_restrictions"))?;
         submitter.register_enable_rings().map_err(SetupError::at("register_enable_rings"))
     }
 
     /// For registrations.
     pub(super) fn submitter(&self) -> io_uring::Submitter<'_> {
-        self.ring.submitter()
+        self.io.submitter()
     }
 
     /// Queues an operation; a full queue is submitted on the way, without waiting.
@@ -100,14 +100,14 @@ impl Ring {
     pub(super) unsafe fn push(&mut self, entry: squeue::Entry) {
         if self.backlog.is_empty() {
             // SAFETY: the caller's promise.
-            if unsafe { self.ring.submission().push(&entry) }.is_ok() {
+            if unsafe { self.io.submission().push(&entry) }.is_ok() {
                 return;
             }
             // Interrupted or short of memory: the backlog takes the entry, and the next enter tries again.
-            let _ = self.ring.submit();
+            let _ = self.io.submit();
             self.settle();
             // SAFETY: the caller's promise.
-            if unsafe { self.ring.submission().push(&entry) }.is_ok() {
+            if unsafe { self.io.submission().push(&entry) }.is_ok() {
                 return;
             }
         }
@@ -118,16 +118,16 @@ impl Ring {
     pub(super) fn enter(&mut self, timeout: Option<Duration>) -> io::Result<()> {
         while let Some(entry) = self.backlog.front() {
             // SAFETY: promised when it was first pushed, and kept until it completes.
-            if unsafe { self.ring.submission().push(entry) }.is_err() {
+            if unsafe { self.io.submission().push(entry) }.is_err() {
                 break;
             }
             self.backlog.pop_front();
         }
         let entered = match timeout {
-            None => self.ring.submit_and_wait(1),
+            None => self.io.submit_and_wait(1),
             Some(time) => {
                 let time = types::Timespec::from(time);
-                self.ring.submitter().submit_with_args(1, &types::SubmitArgs::new().timespec(&time))
+                self.io.submitter().submit_with_args(1, &types::SubmitArgs::new().timespec(&time))
             }
         };
         self.settle();
@@ -140,14 +140,14 @@ impl Ring {
 
     /// After a submission: the kernel is done with datagrams that it has taken from the queue.
     fn settle(&mut self) {
-        if self.backlog.is_empty() && self.ring.submission().is_empty() {
+        if self.backlog.is_empty() && self.io.submission().is_empty() {
             self.sends.clear();
         }
     }
 
     /// Takes completions in order, at most `max`.
     pub(super) fn completions(&mut self, into: &mut Vec<cqueue::Entry>, max: usize) {
-        into.extend(self.ring.completion().take(max));
+        into.extend(self.io.completion().take(max));
     }
 
     /// Leaves to the kernel what queued operations point to.

@@ -18,6 +18,7 @@ use crate::driver::writes::Writes;
 use crate::io::{Fault, Input, StreamKey};
 
 /// A stream that is being opened, or open.
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own, and most combinations occur")]
 pub(super) struct Stream {
     /// `None` only while it is released.
     descriptor: Option<Descriptor>,
@@ -35,6 +36,7 @@ pub(super) struct Stream {
 
 /// Operations whose completion is awaited.
 #[derive(Default)]
+#[expect(clippy::struct_excessive_bools, reason = "a set of four, each asked for by name")]
 struct Flight {
     connect: bool,
     receive: bool,
