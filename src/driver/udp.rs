@@ -69,7 +69,7 @@ pub(super) fn open(
     let fd = socket(family, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
     prepare(&fd, address)?;
     let mut local = address;
-    loop {
+    for _ in 0..=u16::MAX {
         let port = ports.take(now)?;
         match bind(fd.as_raw_fd(), &SockaddrStorage::from(SocketAddr::new(local, port))) {
             Ok(()) => {
@@ -91,6 +91,7 @@ pub(super) fn open(
             }
         }
     }
+    Err(Errno::EADDRINUSE)
 }
 
 fn prepare(fd: &OwnedFd, address: IpAddr) -> Result<(), Errno> {
