@@ -342,6 +342,7 @@ impl Call {
                     self.heard = true;
                     self.uplink.insert_packet(now, received, seq, rtp_time, payload);
                 }
+                PeerEvent::NewStream => self.uplink.restart(),
                 PeerEvent::AudioGap { seq } => self.uplink.insert_event(now, seq),
                 PeerEvent::Digit(digit) => self.agent.digit(now, digit),
                 PeerEvent::Closed(reason, detail) => self.finish(now, reason, detail),

@@ -70,6 +70,8 @@ pub enum PeerEvent {
     PathFound,
     /// DTLS is up: media may flow.
     Connected,
+    /// What follows comes from another SSRC: its sequence and time begin anew.
+    NewStream,
     /// An Opus packet.
     Audio {
         /// Extended sequence number.
@@ -409,9 +411,9 @@ impl Peer {
             }
             sink.event(PeerEvent::AudioGap { seq });
         } else if packet.header.payload_type == self.opus_pt {
-            if self.current_ssrc != Some(packet.header.ssrc) {
-                self.current_ssrc = Some(packet.header.ssrc);
-                debug!("audio from a new SSRC");
+            let before = self.current_ssrc.replace(packet.header.ssrc);
+            if before.is_some_and(|before| before != packet.header.ssrc) {
+                sink.event(PeerEvent::NewStream);
             }
             sink.event(PeerEvent::Audio { seq, rtp_time: packet.time.numer(), payload: packet.payload });
         }
