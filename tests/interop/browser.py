@@ -15,7 +15,7 @@ import speech
 
 LIMIT_SEC = 120
 CONNECT_SEC = 15
-CALL_SEC = 14  # a greeting, the phrase, the reply
+CALL_SEC = 14  # a greeting, then the phrase and its reply
 CONCEALED_MAX = 0.02
 SCREENSHOT = server.EVIDENCE / "page-in-call.png"
 # Without the last six, Chromium asks for hosts of its maker at every start.
@@ -36,7 +36,9 @@ window.bridge.pc.getStats().then(all => {
 def run(report):
     server.EVIDENCE.mkdir(parents=True, exist_ok=True)
     phrase = speech.spoken(speech.PHRASE, server.EVIDENCE)
-    microphone = speech.save(server.EVIDENCE / "microphone.wav", numpy.concatenate([phrase, speech.silence(4)]))
+    microphone = speech.save(
+        server.EVIDENCE / "microphone.wav", numpy.concatenate([speech.silence(5), phrase, speech.silence(3)])
+    )
     with server.running("browser", BRIDGE_AGENT="builtin") as bridge, chromium(microphone) as browser:
         browser.get(bridge.url + "/")
         the_page_is_self_contained(report, bridge, browser)
@@ -96,6 +98,10 @@ def a_call_from_the_page(report, bridge, browser):
     browser.save_screenshot(str(SCREENSHOT))
     report.note("the page in the call", f"{SCREENSHOT.relative_to(server.ROOT)}: {in_one_line(browser)}")
     its_stats(report, stats, loudest)
+    _, [call_id] = bridge.live_calls()
+    session = bridge.session(call_id)[1]
+    late = next((stage for stage in session["latency"] if stage["stage"] == "tick_late"), None)
+    report.note("the bridge's own beat", f"{session['downlink']}, {late}")
 
     browser.find_element(By.ID, "hangup").click()
     count = wait_for(lambda: bridge.live_calls()[0], lambda count: count == 0, 5)
