@@ -94,6 +94,8 @@ impl World {
 pub(crate) fn kinds() -> Vec<Kind> {
     let chosen = probe(IoChoice::Auto).unwrap();
     if chosen.kind == Kind::Epoll {
+        // A host may forbid rings; one that makes them and finds them broken has found a fault of ours.
+        assert!(!chosen.line.contains("self-test"), "{}", chosen.line);
         eprintln!("io_uring not tested: {}", chosen.line);
         return vec![Kind::Epoll];
     }
