@@ -89,13 +89,16 @@ def a_call_from_the_page(report, bridge, browser):
     count, _ = bridge.live_calls()
     report.check("the bridge lists the browser's call", count == 1, count)
 
-    loudest, stats = 0.0, {}
+    loudest, stats, pictured = 0.0, {}, False
     until = time.monotonic() + CALL_SEC
     while time.monotonic() < until:
         time.sleep(0.2)
         stats = browser.execute_async_script(STATS)
-        loudest = max(loudest, stats.get("inbound-rtp", {}).get("audioLevel", 0.0))
-    browser.save_screenshot(str(SCREENSHOT))
+        level = stats.get("inbound-rtp", {}).get("audioLevel", 0.0)
+        loudest = max(loudest, level)
+        late_enough = until - time.monotonic() < CALL_SEC / 3
+        if late_enough and not pictured and (level > 0.1 or until - time.monotonic() < 1):
+            pictured = browser.save_screenshot(str(SCREENSHOT))
     report.note("the page in the call", f"{SCREENSHOT.relative_to(server.ROOT)}: {in_one_line(browser)}")
     its_stats(report, stats, loudest)
     _, [call_id] = bridge.live_calls()
