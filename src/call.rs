@@ -149,7 +149,8 @@ impl Call {
         );
         let internal = |error: &dyn std::fmt::Display| OpenRefusal::Internal(error.to_string());
         let uplink = Uplink::new().map_err(|error| internal(&error))?;
-        let downlink = Downlink::new(encoder, phase, random_rtp_time(config.entropy)).map_err(|error| internal(&error))?;
+        let downlink =
+            Downlink::new(encoder, phase, random_rtp_time(config.entropy)).map_err(|error| internal(&error))?;
         let (peer, answer) = Peer::answer(now, &config.identity, &open.offer, remotes, local, config.entropy)
             .map_err(|error| OpenRefusal::Internal(error.0))?;
         let mut call = Self {
@@ -408,9 +409,15 @@ impl Call {
         let passed = |from: Instant, sec: u64| now.saturating_duration_since(from) >= Duration::from_secs(sec);
         if self.connected_at.is_none() && passed(self.answered_at, CONNECT_SEC_MAX) {
             let (reason, detail) = if self.peer.has_path() {
-                (CloseReason::DtlsTimeout, format!("a path was found, but DTLS was not up {CONNECT_SEC_MAX} s after the answer"))
+                (
+                    CloseReason::DtlsTimeout,
+                    format!("a path was found, but DTLS was not up {CONNECT_SEC_MAX} s after the answer"),
+                )
             } else {
-                (CloseReason::IceTimeout, format!("no check was answered within {CONNECT_SEC_MAX} s of the answer: is UDP open both ways?"))
+                (
+                    CloseReason::IceTimeout,
+                    format!("no check was answered within {CONNECT_SEC_MAX} s of the answer: is UDP open both ways?"),
+                )
             };
             self.finish(now, reason, detail);
         } else if self.connected_at.is_some() && passed(self.peer.last_accepted(), PEER_SILENT_SEC_MAX) {
@@ -435,11 +442,8 @@ impl Call {
         sink: &mut dyn CallSink,
         handle: impl FnOnce(&mut Agent, &mut AgentOut<'_>),
     ) {
-        let mut out = AgentOut {
-            downlink: &mut self.downlink,
-            marks: &mut self.marks,
-            follow_ups: &mut self.follow_ups,
-        };
+        let mut out =
+            AgentOut { downlink: &mut self.downlink, marks: &mut self.marks, follow_ups: &mut self.follow_ups };
         handle(&mut self.agent, &mut out);
         while let Some(follow_up) = self.follow_ups.pop() {
             match follow_up {

@@ -121,8 +121,13 @@ pub enum FromWorker {
 pub enum OpenRefusal {
     /// No media port is free, or the socket could not be opened: 503.
     NoPort(String),
-    /// The offer cannot be answered: 400, with the reason.
-    Offer(String),
+    /// The offer cannot be answered: 400.
+    Offer {
+        /// The API's error code.
+        code: &'static str,
+        /// What is wrong and what to do.
+        text: String,
+    },
     /// The worker is stopping: 503.
     Stopping,
     /// A fault of ours: 500.

@@ -250,7 +250,8 @@ impl Peer {
             self.report.datagrams_refused += 1;
             return;
         };
-        let input = Input::Receive(now, Receive { proto: Protocol::Udp, source: from, destination: self.local, contents });
+        let input =
+            Input::Receive(now, Receive { proto: Protocol::Udp, source: from, destination: self.local, contents });
         // `handle_input` itself does not ask where a packet comes from: `accepts` does (STUN by its integrity, all else by
         // a pair that a check has proved). A controlling agent that has selected its pair never moves away from it.
         let moved = self.controlling && self.selected.is_some_and(|selected| selected != from);
@@ -281,14 +282,7 @@ impl Peer {
     }
 
     /// Sends one Opus packet; without effect before DTLS is up. `rtp_time` counts 48 kHz.
-    pub fn send_audio(
-        &mut self,
-        now: Instant,
-        payload: &[u8],
-        rtp_time: u32,
-        marker: bool,
-        sink: &mut dyn PeerSink,
-    ) {
+    pub fn send_audio(&mut self, now: Instant, payload: &[u8], rtp_time: u32, marker: bool, sink: &mut dyn PeerSink) {
         if self.state != State::Up {
             return;
         }

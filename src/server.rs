@@ -112,7 +112,8 @@ pub fn check(config: &Config) -> Result<String, String> {
         Tls::new()?;
     }
     if let Some(name) = &config.model_was_retired {
-        found.push_str(&format!("warning: the model {name} is retired; {} is used\n", config.model));
+        let warning = format!("warning: the model {name} is retired; {} is used\n", config.model);
+        found += &warning;
     }
     Ok(found)
 }

@@ -152,7 +152,11 @@ impl Worker {
         if !(self.config.loopback_listener && all_loopback) {
             return self.config.media_ip;
         }
-        if candidates.iter().any(|c| c.addr.is_ipv4()) { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() }
+        if candidates.iter().any(|c| c.addr.is_ipv4()) {
+            Ipv4Addr::LOCALHOST.into()
+        } else {
+            Ipv6Addr::LOCALHOST.into()
+        }
     }
 
     fn bound(&mut self, now: Instant, key: CallKey, port: u16) {
@@ -187,14 +191,15 @@ impl Worker {
         let mut policy = self.config.policy.clone();
         policy.allow_private |= local.ip().is_loopback();
         policy.own_media_ip = local.ip();
-        let selected = policy.select(&open.offer).map_err(|error| OpenRefusal::Offer(error.to_string()))?;
+        let selected = policy
+            .select(&open.offer)
+            .map_err(|error| OpenRefusal::Offer { code: error.code(), text: error.to_string() })?;
         let phase = Duration::from_micros(u64::from(key.slot) * PHASE_STEP_US % FRAME_US);
         let number = open.call;
         let mut out = self.links.out(key, number, self.config.index, &mut self.outputs);
         let config = &self.config.call;
-        let made = catch_unwind(AssertUnwindSafe(|| {
-            Call::open(now, config, open, selected.usable, local, phase, &mut out)
-        }));
+        let made =
+            catch_unwind(AssertUnwindSafe(|| Call::open(now, config, open, selected.usable, local, phase, &mut out)));
         made.unwrap_or_else(|_| {
             self.totals.panics += 1;
             Err(OpenRefusal::Internal("the call panicked while it was opened".into()))
@@ -287,19 +292,15 @@ impl Worker {
         if let Some(index) = CloseReason::ALL.iter().position(|each| *each == reason) {
             self.totals.ended[index] += 1;
         }
-        match report {
-            Ok((mut report, stages)) => {
-                report.state = CallState::Ended;
-                report.close = Some(reason);
-                add_report(&mut self.totals, &report);
-                self.totals.stages.merge(&stages);
-                self.tell(FromWorker::Ended(Box::new(report)));
-            }
-            Err(_) => {
-                let report = CallReport { state: CallState::Ended, close: Some(reason), ..CallReport::empty(number) };
-                self.tell(FromWorker::Ended(Box::new(report)));
-            }
-        }
+        let report = if let Ok((report, stages)) = report {
+            add_report(&mut self.totals, &report);
+            self.totals.stages.merge(&stages);
+            report
+        } else {
+            CallReport::empty(number)
+        };
+        let report = CallReport { state: CallState::Ended, close: Some(reason), ..report };
+        self.tell(FromWorker::Ended(Box::new(report)));
     }
 
     fn stats(&self, now: Instant) -> WorkerStats {
@@ -378,7 +379,6 @@ impl Machine for Worker {
         }
         self.woke_at.get_or_insert(now);
         match input {
-            Input::Submitted | Input::Timeout => {}
             Input::Datagram(datagram) => self.handle_datagram(now, datagram),
             Input::UdpBound { socket, port } => self.bound(now, CallKey::of(socket), port),
             Input::UdpRefused { socket, fault } => self.udp_refused(now, CallKey::of(socket), fault),
@@ -401,7 +401,7 @@ impl Machine for Worker {
             Input::Message(Message::ToWorker(message)) => self.handle_control(now, message),
             Input::Message(Message::Resolved(resolved)) => self.handle_resolved(now, resolved),
             // Control alone is told to stop; it tells us.
-            Input::Message(_) | Input::Stop => {}
+            Input::Message(_) | Input::Stop | Input::Timeout | Input::Submitted => {}
         }
         self.run_due(now);
     }

@@ -26,27 +26,32 @@ const MODULES: &[(&str, &[&str])] = &[
     (
         "call",
         &[
-            "agent", "audio", "call_id", "close_reason", "io", "jitter", "messages", "peer", "playout", "realtime",
-            "report", "stats",
+            "agent",
+            "audio",
+            "call_id",
+            "close_reason",
+            "io",
+            "jitter",
+            "messages",
+            "peer",
+            "playout",
+            "realtime",
+            "report",
+            "stats",
         ],
     ),
     ("stats", &["agent", "call", "close_reason", "messages", "peer", "report"]),
     ("messages", &["agent", "call", "call_id", "close_reason", "peer", "realtime", "stats"]),
-    (
-        "worker",
-        &["agent", "call", "call_id", "close_reason", "io", "messages", "peer", "slab", "stats"],
-    ),
+    ("worker", &["agent", "call", "call_id", "close_reason", "io", "messages", "peer", "slab", "stats"]),
     ("http", &[]),
-    (
-        "control",
-        &["call_id", "close_reason", "config", "http", "io", "messages", "peer", "realtime", "slab", "stats"],
-    ),
+    ("control", &["call_id", "close_reason", "config", "http", "io", "messages", "peer", "realtime", "slab", "stats"]),
     ("builtin", &["io", "messages", "slab", "wss"]),
     ("driver", &["call_id", "config", "io", "messages"]),
     (
         "server",
         &[
-            "agent", "builtin", "call", "config", "control", "driver", "io", "messages", "peer", "stats", "worker", "wss",
+            "agent", "builtin", "call", "config", "control", "driver", "io", "messages", "peer", "stats", "worker",
+            "wss",
         ],
     ),
     ("main", &["config", "driver", "server"]),
@@ -77,8 +82,17 @@ const CRATES: &[(&str, &[&str])] = &[
 
 /// The clock, sockets and threads, as they are written.
 const WORLD: &[&str] = &[
-    "Instant::now", "SystemTime", "std::thread", "thread::spawn", "thread::sleep", "UdpSocket", "TcpStream", "TcpListener",
-    "std::fs", "std::env::", "ToSocketAddrs",
+    "Instant::now",
+    "SystemTime",
+    "std::thread",
+    "thread::spawn",
+    "thread::sleep",
+    "UdpSocket",
+    "TcpStream",
+    "TcpListener",
+    "std::fs",
+    "std::env::",
+    "ToSocketAddrs",
 ];
 
 /// Files and folders that exist only for unit tests.
@@ -117,7 +131,8 @@ fn walk(folder: &Path, files: &mut Vec<PathBuf>) {
         let is_test = path.file_stem().is_some_and(|stem| TEST_FILES.iter().any(|name| stem == *name));
         if is_test {
             continue;
-        } else if path.is_dir() {
+        }
+        if path.is_dir() {
             walk(&path, files);
         } else if path.extension().is_some_and(|ending| ending == "rs") {
             files.push(path);
@@ -215,7 +230,10 @@ fn every_rule_is_seen_to_fail_when_it_is_broken() {
         assert!(found.iter().any(|line| line.contains(complaint)), "{path}: {code}: {found:?}");
     }
     let fine = [
-        source("peer", "// Instant::now is the driver's\nuse str0m::Rtc;\n\n#[cfg(test)]\nmod tests {\n Instant::now();\n}"),
+        source(
+            "peer",
+            "// Instant::now is the driver's\nuse str0m::Rtc;\n\n#[cfg(test)]\nmod tests {\n Instant::now();\n}",
+        ),
         source("call", "use crate::peer::Peer;\nuse crate::agent::Agent;"),
         source("driver/epoll", "let now = Instant::now();"),
     ];

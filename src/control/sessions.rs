@@ -285,8 +285,8 @@ impl Control {
                 let error = format!("No media port could be opened: {detail}");
                 Refusal::new(503, "no_port", error).retry_after(FULL_RETRY_SEC)
             }
-            OpenRefusal::Offer(detail) => {
-                Refusal::new(400, "bad_offer", format!("sdpOffer cannot be answered: {detail}"))
+            OpenRefusal::Offer { code, text } => {
+                Refusal::new(400, code, format!("sdpOffer cannot be answered: {text}"))
             }
             OpenRefusal::Stopping => stopping(),
             OpenRefusal::Internal(detail) => {

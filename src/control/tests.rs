@@ -22,7 +22,7 @@ use crate::io::{Fault, Input, Machine, Node, Output, StreamKey};
 use crate::messages::{CallReport, CallState, FromWorker, Message, OpenCall, OpenRefusal, ToWorker};
 use crate::stats::{BuildInfo, WorkerStats};
 
-const OFFER: &str = "v=0\r\no=- 1 2 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\nm=audio 3480 UDP/TLS/RTP/SAVPF 111 126\r\n";
+const OFFER: &str = include_str!("../../tests/fixtures/sdp/offer-live-2026-10-02.sdp");
 const ANSWER: &str = "v=0\r\no=- 9 9 IN IP4 198.51.100.7\r\n";
 /// As WhatsApp makes them: base64, and it decodes to phone numbers.
 const ID: &str = "wacid.HBgLMTY1MDU1NTEyMzQVAgASGCA+ab/cd==";

@@ -2,7 +2,7 @@
 //!
 //! A message is put in a bounded queue; the first one after the receiver has looked also writes to an eventfd, which
 //! the receiver's loop waits on like on any descriptor. A receiver that is signalled already costs its senders no
-//! system call. Nothing here blocks but [`Inbox::wait`], which is for threads that run no loop.
+//! system call. Nothing here blocks but `Inbox::wait`, which is for threads that run no loop.
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;

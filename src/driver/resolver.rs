@@ -1,7 +1,7 @@
 //! The helper thread that looks up names for workers.
 //!
 //! It reads [`Message::Resolve`] from its mailbox and answers [`Message::Resolved`] to the worker that asked. What to
-//! answer, keep and look up is [`cache`]'s business; here are the threads. A look-up may hang for as long as the host's
+//! answer, keep and look up is `cache`'s business; here are the threads. A look-up may hang for as long as the host's
 //! resolver takes, so each runs on a short-lived thread of its own, and others go on meanwhile.
 
 mod cache;

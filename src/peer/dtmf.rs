@@ -34,7 +34,7 @@ mod tests {
         let mut dtmf = Dtmf::default();
         assert_eq!(dtmf.packet(1000, &[5, 10, 0, 160]), Some('5'));
         for end in [0, 0x80, 0x80, 0x80] {
-            assert_eq!(dtmf.packet(1000, &[5, 10 | end, 3, 32]), None);
+            assert_eq!(dtmf.packet(1000, &[5, 0x0a | end, 3, 32]), None);
         }
         assert_eq!(dtmf.packet(9000, &[11, 10, 0, 160]), Some('#'));
         assert_eq!(dtmf.packet(1000, &[5, 0x8a, 3, 32]), None, "a late repeat");

@@ -46,7 +46,7 @@ struct Link {
 /// All streams of a worker.
 #[derive(Debug, Default)]
 pub(super) struct Links {
-    links: Slab<Link>,
+    table: Slab<Link>,
     /// The streams of each call, by its slot: at most as many as it dials at once.
     by_call: Vec<Vec<(Attempt, StreamKey)>>,
     /// By when streams without a call are cut, in the order of those times.
@@ -67,24 +67,24 @@ impl Links {
 
     /// Whose stream this is.
     pub(super) fn owner(&self, stream: StreamKey) -> Option<(CallKey, Attempt)> {
-        self.links.get(stream.slot, stream.generation)?.owner
+        self.table.get(stream.slot, stream.generation)?.owner
     }
 
     /// Whether no stream is left.
     pub(super) fn is_empty(&self) -> bool {
-        self.links.is_empty()
+        self.table.is_empty()
     }
 
     /// The slot may be used again.
     pub(super) fn closed(&mut self, stream: StreamKey) {
-        self.links.remove(stream.slot, stream.generation);
+        self.table.remove(stream.slot, stream.generation);
     }
 
     /// A call has ended: its connected streams say goodbye, the others are closed.
     pub(super) fn abandon(&mut self, now: Instant, key: CallKey, outputs: &mut VecDeque<Output<Message>>) {
         let Some(streams) = self.by_call.get_mut(key.slot as usize).map(std::mem::take) else { return };
         for (_, stream) in streams {
-            let Some(link) = self.links.get_mut(stream.slot, stream.generation) else { continue };
+            let Some(link) = self.table.get_mut(stream.slot, stream.generation) else { continue };
             if link.connected {
                 link.owner = None;
                 outputs.push_back(Output::Shutdown { stream });
@@ -97,7 +97,7 @@ impl Links {
 
     /// A connection stands: from now on it is owed a goodbye.
     pub(super) fn connected(&mut self, stream: StreamKey) {
-        if let Some(link) = self.links.get_mut(stream.slot, stream.generation) {
+        if let Some(link) = self.table.get_mut(stream.slot, stream.generation) {
             link.connected = true;
         }
     }
@@ -129,7 +129,7 @@ impl Links {
     }
 
     fn close(&mut self, stream: StreamKey, outputs: &mut VecDeque<Output<Message>>) {
-        if let Some(link) = self.links.get_mut(stream.slot, stream.generation)
+        if let Some(link) = self.table.get_mut(stream.slot, stream.generation)
             && !link.closing
         {
             link.closing = true;
@@ -140,7 +140,7 @@ impl Links {
 
     fn open(&mut self, key: CallKey, attempt: Attempt) -> StreamKey {
         let (slot, generation) =
-            self.links.insert(Link { owner: Some((key, attempt)), connected: false, closing: false });
+            self.table.insert(Link { owner: Some((key, attempt)), connected: false, closing: false });
         let stream = StreamKey { slot, generation };
         let index = key.slot as usize;
         if self.by_call.len() <= index {

@@ -151,7 +151,10 @@ fn a_relay_that_applies_the_answer_late_is_connected_within_a_second_of_it() {
         let record = world.relay.record(key).unwrap();
         let time = record.connect_time().expect("connected");
         assert!(time < SECOND, "answer applied after {late} s: connected {time:?} later");
-        assert!(record.first_check_after_offer().unwrap() < Duration::from_millis(50), "the first check leaves at once");
+        assert!(
+            record.first_check_after_offer().unwrap() < Duration::from_millis(50),
+            "the first check leaves at once"
+        );
     }
 }
 
@@ -196,12 +199,22 @@ fn a_manual_start_keeps_silent_until_activate() {
 fn every_way_a_call_ends_has_its_reason_and_leaves_nothing_behind() {
     type Act = fn(&mut World, CallKey);
     let cases: [(&str, &[&str], Act, &str); 5] = [
-        ("hang-up by the API", &[], |world, _| {
-            assert_eq!(world.http("DELETE", "/api/sessions/wacid.end", None).0, 200);
-        }, "hangup"),
+        (
+            "hang-up by the API",
+            &[],
+            |world, _| {
+                assert_eq!(world.http("DELETE", "/api/sessions/wacid.end", None).0, 200);
+            },
+            "hangup",
+        ),
         ("hang-up by the relay", &[], |world, key| world.relay.hang_up(world.now, key), "peer_closed"),
         ("a relay that is gone", &[], |world, key| world.relay.set_conduct(key, Conduct::Gone), "ice_lost"),
-        ("a relay that ignores checks", &[], |world, key| world.relay.set_conduct(key, Conduct::IgnoresChecks), "ice_lost"),
+        (
+            "a relay that ignores checks",
+            &[],
+            |world, key| world.relay.set_conduct(key, Conduct::IgnoresChecks),
+            "ice_lost",
+        ),
         ("the longest duration", &["--max-duration-sec", "10"], |_, _| {}, "max_duration"),
     ];
     for (what, flags, act, reason) in cases {

@@ -261,7 +261,8 @@ impl World {
 
     fn step(&mut self, at: Instant) {
         self.now = self.now.max(at);
-        while let Some(Reverse((due, order))) = self.events.peek().copied().filter(|Reverse((due, _))| *due <= self.now) {
+        while let Some(Reverse((due, order))) = self.events.peek().copied().filter(|Reverse((due, _))| *due <= self.now)
+        {
             self.events.pop();
             let _ = due;
             let (place, event) = self.pending.remove(&order).expect("each event is taken once");

@@ -183,7 +183,10 @@ fn a_flush_is_immediate_and_exact_to_the_frame() {
     call.downlink.push(A, &speech(50));
     call.downlink.push(B, &speech(25));
     let sent = call.beats(13).iter().filter(|beat| beat.item == Some(A)).count() as u32;
-    assert_eq!(call.downlink.flush(|_| {}), Some(Flushed { item: A, played_ms: 20 * sent, flushed_ms: 1_500 - 20 * sent }));
+    let mut unheard = Vec::new();
+    let flushed = call.downlink.flush(|item| unheard.push(item));
+    assert_eq!(flushed, Some(Flushed { item: A, played_ms: 20 * sent, flushed_ms: 1_500 - 20 * sent }));
+    assert_eq!(unheard, [B], "what waited behind it is named");
     assert!(call.beats(1)[0].silence());
     assert_eq!((call.downlink.push(A, &[1; 480]), call.downlink.push(B, &[1; 480])), (Push::Closed, Push::Closed));
     assert_eq!(call.downlink.flush(|_| {}), None, "a second barge-in finds nothing");
@@ -219,7 +222,7 @@ fn audio_that_stops_or_starts_inside_of_a_sound_does_not_click() {
     downlink.push(A, &tone);
     let mut pcm = render(&mut downlink, 5);
     assert_eq!(pcm, &tone[..5 * FRAME_SAMPLES], "audio itself is left alone");
-    downlink.flush();
+    downlink.flush(|_| {});
     pcm.extend(render(&mut downlink, 2));
     assert!(step(&pcm) <= step(&tone), "a flush steps by {}", step(&pcm));
     // Dry inside of a frame, at the edge of one, and with more to come each time; the first start is the model's own.
@@ -259,7 +262,11 @@ fn a_reply_that_runs_dry_plays_what_it_has_and_goes_on() {
     assert!(more[0].marker && !more[0].first);
     let report = call.downlink.report();
     assert_eq!((report.underruns, report.played_ms), (1, 44));
-    assert_eq!(call.downlink.flush(|_| {}), Some(Flushed { item: A, played_ms: 44, flushed_ms: 0 }), "it has not ended");
+    assert_eq!(
+        call.downlink.flush(|_| {}),
+        Some(Flushed { item: A, played_ms: 44, flushed_ms: 0 }),
+        "it has not ended"
+    );
 }
 
 #[test]

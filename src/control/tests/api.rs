@@ -147,7 +147,7 @@ fn a_full_server_says_so_and_when_to_come_back() {
 fn a_workers_refusal_is_the_answer_and_leaves_no_call() {
     for (why, status, code) in [
         (OpenRefusal::NoPort("EADDRINUSE".into()), 503, "no_port"),
-        (OpenRefusal::Offer("no Opus".into()), 400, "bad_offer"),
+        (OpenRefusal::Offer { code: "offer_no_candidate", text: "no candidate".into() }, 400, "offer_no_candidate"),
         (OpenRefusal::Stopping, 503, "stopping"),
         (OpenRefusal::Internal("codec".into()), 500, "internal"),
     ] {
@@ -169,7 +169,7 @@ fn a_workers_refusal_is_the_answer_and_leaves_no_call() {
 fn an_offer_that_is_none_never_reaches_a_worker() {
     let mut world = World::new();
     let answer = world.ask("POST", "/api/sessions", &session(ID, "hello", &json!({})));
-    assert_eq!((answer.status, answer.code()), (400, "bad_offer"));
+    assert_eq!((answer.status, answer.code()), (400, "offer_not_sdp"));
     assert!(answer.error().starts_with("sdpOffer cannot be answered: "), "{}", answer.error());
     let large = session(ID, &format!("{OFFER}{}", "a".repeat(64 * 1024)), &json!({}));
     let answer = world.ask("POST", "/api/sessions", &large);

@@ -121,7 +121,9 @@ fn logs_tell_what_happened_and_neither_ids_nor_tokens_nor_sdp() {
         let mut world = World::with(&["--api-token", TOKEN, "--max-calls", "2"]);
         let base = format!("/k/{TOKEN}");
         let config = json!({ "instructions": "canary-instructions", "metadata": { "k": "canary-metadata" } });
-        let body = session(ID, &format!("{OFFER}a=ice-pwd:canary-password\r\n"), &config);
+        let offer = OFFER.replace("a=ice-pwd:+219v9nKr3xSQIn8s+Fy8g==", "a=ice-pwd:canarypasswordcanarypass");
+        assert_ne!(offer, OFFER);
+        let body = session(ID, &offer, &config);
         world.ask("POST", &format!("{base}/api/sessions"), &body);
         world.ask("POST", &format!("{base}/api/sessions"), &session(ID, OFFER, &config));
         world.ask("POST", &format!("{base}/api/sessions"), &session("canary-id", "no sdp canary-sdp", &config));
