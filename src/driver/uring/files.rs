@@ -59,3 +59,36 @@ impl Files {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::UdpSocket;
+
+    use super::*;
+
+    #[test]
+    fn a_place_in_the_table_is_free_again_after_its_release() {
+        let Ok(mut ring) = Ring::new() else { return eprintln!("not tested: no ring here") };
+        let mut files = Files::new(&ring, true).unwrap();
+        ring.enable().unwrap();
+        let all = files.free.len();
+        for _ in 0..3 {
+            let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+            let here = socket.local_addr().unwrap();
+            let descriptor = files.adopt(&ring, OwnedFd::from(socket));
+            assert!(matches!(descriptor, Descriptor::Registered(_)) && files.free.len() == all - 1);
+            UdpSocket::bind(here).expect_err("the table holds the socket");
+            files.release(&ring, descriptor);
+            assert_eq!(files.free.len(), all);
+        }
+    }
+
+    #[test]
+    fn a_socket_that_finds_no_place_is_plain() {
+        let Ok(mut ring) = Ring::new() else { return eprintln!("not tested: no ring here") };
+        let mut files = Files::new(&ring, false).unwrap();
+        ring.enable().unwrap();
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        assert!(matches!(files.adopt(&ring, OwnedFd::from(socket)), Descriptor::Plain(_)));
+    }
+}
