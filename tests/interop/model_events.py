@@ -32,7 +32,7 @@ CONFIG = {
     "turnDetection": {"type": "semantic_vad", "eagerness": "high", "create_response": True, "interrupt_response": True},
     "transcription": {"model": "gpt-transcribe", "language": "fr"},
 }
-UPLINK_MIN = 0.8  # one wideband coding of clean speech scores well above 0.9
+UPLINK_MIN = 0.85  # one wideband coding of clean speech scores well above 0.9
 
 
 def run(report):
