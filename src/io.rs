@@ -240,8 +240,8 @@ pub enum Output<M> {
         /// What.
         bytes: Vec<u8>,
     },
-    /// Reads (the state at the start) or stops reading: what comes meanwhile stays with the kernel. Bytes that were
-    /// already on their way may still be handed over once.
+    /// Reads (the state at the start) or stops reading: what comes meanwhile stays with the kernel. Bytes that
+    /// were read in the turn under way are still handed over, and those of one read after it.
     Read {
         /// Which stream.
         stream: StreamKey,

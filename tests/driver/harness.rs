@@ -20,6 +20,8 @@ pub(crate) type Message = u32;
 pub(crate) struct Script {
     out: VecDeque<Output<Message>>,
     pub(crate) deadline: Deadline,
+    /// Turns begun: inputs with the same number came before outputs were drained again.
+    pub(crate) turn: u64,
 }
 
 impl Script {
@@ -46,6 +48,7 @@ impl<F: FnMut(&mut Script, Instant, &Input<'_, Message>)> Machine for Scripted<F
         if let Input::Submitted = input {
             assert!(!self.submitted, "submitted twice");
             self.submitted = true;
+            self.script.turn += 1;
             return;
         }
         assert!(self.submitted, "{input:?} came before what was drained was submitted");
@@ -84,7 +87,7 @@ impl World {
         let mut setup = self.setup.take().expect("a world runs once");
         setup.listener = self.listener.take();
         setup.ports = self.ports.take();
-        let script = Script { out: VecDeque::new(), deadline: Deadline::NEVER };
+        let script = Script { out: VecDeque::new(), deadline: Deadline::NEVER, turn: 0 };
         // The first input of all is the time; nothing was drained before it.
         run(kind, Scripted { script, react, started: None, submitted: true }, setup).unwrap();
     }
