@@ -32,6 +32,8 @@ counters! {
     receive_failures,
     /// Ports that another program holds, skipped.
     ports_busy,
+    /// Rings that ended with operations that did not: their buffers were left to the kernel.
+    rings_leaked,
     /// Accepts put off because descriptors or memory are short.
     accepts_delayed,
 }

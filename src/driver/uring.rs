@@ -28,6 +28,7 @@ use self::files::{Descriptor, Files};
 use self::ring::Ring;
 use self::sends::WakeCount;
 use self::sockets::Template;
+use super::counters::count;
 use super::mail::Inbox;
 use super::table::Table;
 use super::tag::{Op, Tag};
@@ -62,6 +63,8 @@ struct Wake {
     count: WakeCount,
     armed: bool,
     woken: bool,
+    /// The ring ends: the read is not armed again.
+    ending: bool,
 }
 
 impl<M> Uring<M> {
@@ -81,7 +84,8 @@ impl<M> Uring<M> {
             // A ring's accept on a non-blocking listener fails instead of waiting.
             listener.set_nonblocking(false).map_err(|error| SetupError { step: "listener", error })?;
         }
-        let wake = Wake { fd: inbox.event().as_raw_fd(), count: WakeCount::new(), armed: false, woken: false };
+        let wake =
+            Wake { fd: inbox.event().as_raw_fd(), count: WakeCount::new(), armed: false, woken: false, ending: false };
         let mut uring = Self {
             common,
             ring,
@@ -121,7 +125,7 @@ impl<M> Uring<M> {
             Op::Wake => {
                 self.wake.armed = false;
                 self.wake.woken = true;
-                if completion.result() != -libc::ECANCELED {
+                if !self.wake.ending {
                     self.arm_wake();
                 }
             }
@@ -155,6 +159,7 @@ impl<M> Uring<M> {
         }
         self.common.offers.clear();
         self.listener = None;
+        self.wake.ending = true;
         if self.wake.armed {
             self.cancel(Tag::bare(Op::Wake));
         }
@@ -174,6 +179,7 @@ impl<M> Uring<M> {
 impl<M> Drop for Uring<M> {
     fn drop(&mut self) {
         if !self.quiesce() {
+            count(&self.common.counters.rings_leaked);
             tracing::error!("operations of a ring did not end: its buffers are left to the kernel");
             self.ring.leak();
             self.datagrams.leak();

@@ -90,6 +90,7 @@ impl World {
         let script = Script { out: VecDeque::new(), deadline: Deadline::NEVER, turn: 0 };
         // The first input of all is the time; nothing was drained before it.
         run(kind, Scripted { script, react, started: None, submitted: true }, setup).unwrap();
+        assert_eq!(self.counters.value("rings_leaked"), Some(0), "{kind:?} left operations behind");
     }
 }
 
