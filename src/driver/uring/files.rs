@@ -2,7 +2,7 @@
 //!
 //! A registered descriptor spares the kernel a look-up per operation. Before Linux 6.13 the kernel frees one only after
 //! every operation that was begun earlier has ended, on whatever socket: a receive that is armed for a whole call would
-//! keep each call that closes meanwhile bound to its port. So the table is used only where [`super::super::probe`] has
+//! keep each call that closes meanwhile bound to its port (liburing's issue 1192). So the table is used only where [`super::super::probe`] has
 //! seen a descriptor freed at once.
 
 use std::os::fd::{AsRawFd, OwnedFd};
