@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use voice_media_bridge::agent::{Agent, AgentConfig, AgentEvent, AgentOutput, AgentSink, Attempt};
+use voice_media_bridge::call_id::LogId;
 use voice_media_bridge::realtime::{PcmDecoder, ServerEvent, SessionSettings, append};
 
 struct Count(usize);
@@ -52,7 +53,7 @@ fn live() -> (Agent, Instant) {
         project_id: None,
         entropy: zeros,
     };
-    let mut agent = Agent::new(now, Arc::new(config), SessionSettings::default());
+    let mut agent = Agent::new(now, LogId::default(), Arc::new(config), SessionSettings::default());
     let mut sink = Count(0);
     agent.handle_resolved(now, Ok(Arc::from(["192.0.2.1:80".parse().expect("an address")])), &mut sink);
     agent.handle_connected(now, Attempt(0), &mut sink);

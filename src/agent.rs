@@ -31,6 +31,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::call_id::LogId;
 use crate::close_reason::CloseReason;
 use crate::config::Secret;
 use crate::io::{Deadline, Entropy, Fault};
@@ -210,6 +211,8 @@ enum State {
 
 /// The model leg of one call.
 pub struct Agent {
+    /// What its log lines call the call.
+    log_id: LogId,
     config: Arc<AgentConfig>,
     settings: SessionSettings,
     state: State,
@@ -255,10 +258,11 @@ enum Greet {
 
 impl Agent {
     /// A leg that begins by looking up its host.
-    pub fn new(now: Instant, config: Arc<AgentConfig>, settings: SessionSettings) -> Self {
+    pub fn new(now: Instant, log_id: LogId, config: Arc<AgentConfig>, settings: SessionSettings) -> Self {
         let resolve = AgentOutput::Resolve { host: Arc::clone(&config.host), port: config.port };
         let (interrupts, replies) = realtime::turn_flags(&settings);
         Self {
+            log_id,
             config,
             settings,
             state: State::ExpectAddresses,

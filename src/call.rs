@@ -157,7 +157,7 @@ impl Call {
             number: open.call,
             log_id: open.log_id,
             peer,
-            agent: Agent::new(now, config.agent.clone(), open.session),
+            agent: Agent::new(now, open.log_id, config.agent.clone(), open.session),
             uplink,
             downlink,
             state: CallState::Connecting,
@@ -408,17 +408,19 @@ impl Call {
     fn check_limits(&mut self, now: Instant) {
         let passed = |from: Instant, sec: u64| now.saturating_duration_since(from) >= Duration::from_secs(sec);
         if self.connected_at.is_none() && passed(self.answered_at, CONNECT_SEC_MAX) {
-            let (reason, detail) = if self.peer.has_path() {
-                (
-                    CloseReason::DtlsTimeout,
-                    format!("a path was found, but DTLS was not up {CONNECT_SEC_MAX} s after the answer"),
-                )
+            let (reason, mut detail) = if self.peer.has_path() {
+                let detail = format!("a path was found, but DTLS was not up {CONNECT_SEC_MAX} s after the answer");
+                (CloseReason::DtlsTimeout, detail)
             } else {
-                (
-                    CloseReason::IceTimeout,
-                    format!("no check was answered within {CONNECT_SEC_MAX} s of the answer: is UDP open both ways?"),
-                )
+                let detail = format!(
+                    "no check was answered within {CONNECT_SEC_MAX} s of the answer: was it given to the caller's side, \
+                     and is UDP open both ways?"
+                );
+                (CloseReason::IceTimeout, detail)
             };
+            if !self.peer.last_error().is_empty() {
+                detail = format!("{detail}; last error: {}", self.peer.last_error());
+            }
             self.finish(now, reason, detail);
         } else if self.connected_at.is_some() && passed(self.peer.last_accepted(), PEER_SILENT_SEC_MAX) {
             self.finish(now, CloseReason::PeerSilent, format!("no packet for {PEER_SILENT_SEC_MAX} s"));
@@ -495,7 +497,10 @@ impl AgentSink for AgentOut<'_> {
     fn agent_event(&mut self, now: Instant, event: AgentEvent<'_>) {
         match event {
             AgentEvent::Audio { item, pcm } => {
-                self.marks.delta(item, now);
+                // What comes while another item plays waits for that, not for us.
+                if self.downlink.queued_ms() == 0 {
+                    self.marks.delta(item, now);
+                }
                 // `Closed` is what is left of an item that was flushed or refused already.
                 if self.downlink.push(item, pcm) == Push::Full {
                     self.follow_ups.push(FollowUp::Refuse(item));

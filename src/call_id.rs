@@ -46,7 +46,7 @@ impl fmt::Debug for CallId {
 }
 
 /// The first 12 hex digits of the SHA-256 of a call id: `printf %s "$ID" | sha256sum | cut -c1-12`.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub struct LogId([u8; 6]);
 
 impl fmt::Display for LogId {

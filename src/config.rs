@@ -9,6 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use clap::builder::BoolishValueParser;
 use clap::{Args, ValueEnum};
 
 /// A secret: never printed.
@@ -94,7 +95,7 @@ pub struct Flags {
     #[arg(long, env = "BRIDGE_API_TOKEN", value_name = "TOKEN", hide_env_values = true, help_heading = "HTTP API")]
     pub api_token: Option<Secret>,
     /// Do not serve the page at `GET /`
-    #[arg(long, env = "BRIDGE_NO_PAGE", help_heading = "HTTP API")]
+    #[arg(long, env = "BRIDGE_NO_PAGE", value_parser = BoolishValueParser::new(), help_heading = "HTTP API")]
     pub no_page: bool,
 
     /// Address that answers advertise to callers. Default: the one the default route uses
@@ -110,7 +111,7 @@ pub struct Flags {
     )]
     pub media_ports: String,
     /// Send media to private and loopback addresses too. Default: only when the media address is such a one
-    #[arg(long, env = "BRIDGE_ALLOW_PRIVATE", value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", help_heading = "Media")]
+    #[arg(long, env = "BRIDGE_ALLOW_PRIVATE", value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", value_parser = BoolishValueParser::new(), help_heading = "Media")]
     pub allow_private: Option<bool>,
     /// Wait this long after the caller is connected before media starts, where a webhook cannot say when
     #[arg(long, env = "BRIDGE_START_DELAY_MS", value_name = "MS", default_value_t = 0, help_heading = "Media")]
@@ -138,7 +139,7 @@ pub struct Flags {
     #[arg(long, env = "OPENAI_PROJECT_ID", value_name = "ID", help_heading = "Model")]
     pub project_id: Option<String>,
     /// Allow `ws://` to a model beyond loopback: the key and the audio then travel in clear
-    #[arg(long, env = "BRIDGE_ALLOW_PLAINTEXT_MODEL", help_heading = "Model")]
+    #[arg(long, env = "BRIDGE_ALLOW_PLAINTEXT_MODEL", value_parser = BoolishValueParser::new(), help_heading = "Model")]
     pub allow_plaintext_model: bool,
 
     /// Worker threads, one per core. Default: number of cores
@@ -352,8 +353,8 @@ impl Config {
         if flags.opus_complexity > 10 {
             return fail("BRIDGE_OPUS_COMPLEXITY (--opus-complexity)", "must be 0 to 10".into());
         }
-        if flags.start_delay_ms > 20_000 {
-            let problem = "must be at most 20000: WhatsApp hangs up after 20 s without media".into();
+        if flags.start_delay_ms > 15_000 {
+            let problem = "must be at most 15000: WhatsApp hangs up after 20 s without media, DTLS included".into();
             return fail("BRIDGE_START_DELAY_MS (--start-delay-ms)", problem);
         }
 
@@ -564,7 +565,7 @@ mod tests {
             (&["--media-ports", "42000-41000"], "BRIDGE_MEDIA_PORTS"),
             (&["--media-ip", "0.0.0.0"], "BRIDGE_MEDIA_IP"),
             (&["--opus-complexity", "11"], "BRIDGE_OPUS_COMPLEXITY"),
-            (&["--start-delay-ms", "20001"], "BRIDGE_START_DELAY_MS"),
+            (&["--start-delay-ms", "15001"], "BRIDGE_START_DELAY_MS"),
             (&["--realtime-url", "http://x"], "OPENAI_REALTIME_URL"),
             (&["--realtime-url", "ws://model.example/v1"], "OPENAI_REALTIME_URL"),
             (&["--agent", "openai"], "OPENAI_API_KEY"),

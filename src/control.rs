@@ -31,7 +31,7 @@ use crate::config::Config;
 use crate::http::{Event, Response};
 use crate::io::{Deadline, Entropy, Input, Machine, Node, Output};
 use crate::messages::{FromWorker, Message, RequestId, ToWorker};
-use crate::stats::{BuildInfo, ControlStats, Stage, Stages};
+use crate::stats::{BuildInfo, ControlStats, CounterReader, Stage, Stages};
 
 use answer::Refusal;
 use calls::Calls;
@@ -59,6 +59,8 @@ pub struct ControlConfig {
     pub build: BuildInfo,
     /// Session ids come from here.
     pub entropy: Entropy,
+    /// What the drivers count, for `/metrics`.
+    pub driver_counters: CounterReader,
 }
 
 /// The control plane.
@@ -67,6 +69,7 @@ pub struct Control {
     config: Arc<Config>,
     build: BuildInfo,
     entropy: Entropy,
+    driver_counters: CounterReader,
     started: Instant,
     gate: Gate,
     page: Option<Page>,
@@ -94,7 +97,7 @@ enum Stopping {
 impl Control {
     /// Control as it starts: its first outputs ask for connections.
     pub fn new(now: Instant, parts: ControlConfig) -> Self {
-        let ControlConfig { config, build, entropy } = parts;
+        let ControlConfig { config, build, entropy, driver_counters } = parts;
         let stats = ControlStats {
             calls_max: config.calls_max.into(),
             retired_models: config.model_was_retired.is_some().into(),
@@ -117,6 +120,7 @@ impl Control {
             config,
             build,
             entropy,
+            driver_counters,
         };
         control.arm_accepts();
         control

@@ -59,7 +59,7 @@ key!(
     StreamKey
 );
 
-/// Where a message goes. Mailboxes form a star: workers and the resolver talk to control and to each other never.
+/// Where a message goes. Control talks with workers, workers with the resolver; workers never with each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Node {
     /// The HTTP API and placement.

@@ -1,9 +1,10 @@
 //! The command line: what to run, on which settings, and how it says that it cannot.
 
+use std::io::IsTerminal;
 use std::net::SocketAddr;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Arg, Args, Command, CommandFactory, FromArgMatches, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 use voice_media_bridge::config::{Config, Flags, LogFormat};
 use voice_media_bridge::driver::system;
@@ -19,13 +20,13 @@ use voice_media_bridge::server;
     Try it: run without arguments, open http://127.0.0.1:8080/ and press Call.")]
 struct Cli {
     #[command(subcommand)]
-    command: Option<Command>,
+    command: Option<Task>,
     #[command(flatten)]
     flags: Flags,
 }
 
 #[derive(Subcommand)]
-enum Command {
+enum Task {
     /// Run the bridge; the same as no command
     Serve(Box<Flags>),
     /// Print the effective settings, secrets hidden, and fail if they cannot work
@@ -51,12 +52,13 @@ struct AgentFlags {
 }
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let matches = without_empty_variables(Cli::command()).get_matches();
+    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     let outcome = match cli.command {
         None => serve(cli.flags),
-        Some(Command::Serve(flags)) => serve(*flags),
-        Some(Command::CheckConfig(flags)) => check_config(*flags),
-        Some(Command::Agent(flags)) => agent(&flags),
+        Some(Task::Serve(flags)) => serve(*flags),
+        Some(Task::CheckConfig(flags)) => check_config(*flags),
+        Some(Task::Agent(flags)) => agent(&flags),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -65,6 +67,15 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// A variable that is set to nothing counts as not set: compose files and unit files write `PORT=`.
+fn without_empty_variables(command: Command) -> Command {
+    let clear = |arg: Arg| match arg.get_env().and_then(|name| name.to_str()) {
+        Some(name) if system::variable_is_empty(name) => arg.env(None),
+        _ => arg,
+    };
+    command.mut_args(clear).mut_subcommands(|subcommand| subcommand.mut_args(clear))
 }
 
 fn serve(flags: Flags) -> Result<(), String> {
@@ -97,6 +108,7 @@ fn check_filter(filter: &str) -> Result<EnvFilter, String> {
 
 fn start_log(filter: &str, format: LogFormat) -> Result<(), String> {
     let log = tracing_subscriber::fmt().with_env_filter(check_filter(filter)?).with_writer(std::io::stderr);
+    let log = log.with_ansi(std::io::stderr().is_terminal());
     match format {
         LogFormat::Text => log.with_target(false).init(),
         LogFormat::Json => log.json().flatten_event(true).init(),
@@ -106,8 +118,6 @@ fn start_log(filter: &str, format: LogFormat) -> Result<(), String> {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]

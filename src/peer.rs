@@ -36,7 +36,9 @@ const STUN_RTO_MAX: Duration = Duration::from_millis(500);
 const STUN_RETRANSMITS_MAX: usize = 60;
 /// The stack may ask to be called again at once; it never needs that sooner than this.
 const TIMEOUT_MIN: Duration = Duration::from_millis(1);
-/// SSRCs a peer may send from. One is announced; a relay may rewrite it, a browser may restart. More is an attack.
+/// SSRCs that a peer may send from at a time. One is announced; a relay may rewrite it, a caller's leg may reconnect. The
+/// number in a packet is believed before the packet is: so the newest unknown one takes the place of the oldest that is
+/// not being heard, and no forged number can keep a real one out for good.
 const SSRCS_MAX: usize = 4;
 /// Sender and receiver reports: often enough for a peer that wants to see RTCP in silence (WhatsApp: 30 s).
 const RTCP_INTERVAL: Duration = Duration::from_secs(5);
@@ -58,6 +60,8 @@ crate::report! {
         datagrams_sent,
         /// Bytes sent.
         bytes_sent,
+        /// Errors of the WebRTC stack that it survived, those of single datagrams excluded.
+        errors,
         /// DTMF digits heard.
         dtmf_digits,
     }
@@ -121,6 +125,8 @@ pub struct Peer {
     current_ssrc: Option<Ssrc>,
     seq: u64,
     dtmf: Dtmf,
+    /// What the stack last found wrong with a datagram: an alert of the peer, when DTLS does not come up.
+    last_error: String,
     last_accepted: Instant,
     next_timeout: Instant,
     report: PeerReport,
@@ -235,6 +241,7 @@ impl Peer {
             // Below 2^15, so that early losses cannot be mistaken for a wrap (RFC 3711, 3.3.1).
             seq: u64::from(random.u32() & 0x7fff),
             dtmf: Dtmf::default(),
+            last_error: String::new(),
             last_accepted: now,
             next_timeout: now,
             report: PeerReport::default(),
@@ -264,6 +271,9 @@ impl Peer {
         if let Err(error) = self.rtc.handle_input(input) {
             self.report.datagrams_refused += 1;
             trace!(%error, "datagram refused");
+            if self.state != State::Up {
+                self.last_error = error.to_string();
+            }
         }
         self.drain(now, sink);
     }
@@ -271,7 +281,8 @@ impl Peer {
     /// Lets time pass.
     pub fn handle_timeout(&mut self, now: Instant, sink: &mut dyn PeerSink) {
         if let Err(error) = self.rtc.handle_input(Input::Timeout(now)) {
-            debug!(%error, "WebRTC timeout failed");
+            trace!(%error, "WebRTC timeout failed");
+            self.report.errors += 1;
         }
         self.drain(now, sink);
     }
@@ -312,6 +323,11 @@ impl Peer {
         self.last_accepted
     }
 
+    /// What the stack last found wrong with a datagram from a validated source; empty when nothing was.
+    pub fn last_error(&self) -> &str {
+        &self.last_error
+    }
+
     /// Whether ICE has found a path.
     pub fn has_path(&self) -> bool {
         self.state != State::ExpectPath
@@ -330,8 +346,14 @@ impl Peer {
             return;
         }
         let ssrc = Ssrc::from(u32::from_be_bytes([a, b, c, d]));
-        if self.remote_ssrcs.contains(&ssrc) || self.remote_ssrcs.len() == SSRCS_MAX {
+        if self.state != State::Up || self.remote_ssrcs.contains(&ssrc) {
             return;
+        }
+        if self.remote_ssrcs.len() == SSRCS_MAX
+            && let Some(oldest) = self.remote_ssrcs.iter().position(|known| Some(*known) != self.current_ssrc)
+        {
+            let oldest = self.remote_ssrcs.remove(oldest);
+            self.rtc.direct_api().remove_stream_rx(oldest);
         }
         self.remote_ssrcs.push(ssrc);
         self.rtc.direct_api().expect_stream_rx(ssrc, None, self.mid, None);
@@ -355,7 +377,10 @@ impl Peer {
                 // An error is the end only if the stack is dead with it: a wrong certificate, or DTLS that gave up. What a
                 // forged packet causes passes.
                 Err(error) => {
-                    if !self.rtc.is_alive() {
+                    if self.rtc.is_alive() {
+                        trace!(%error, "WebRTC output failed");
+                        self.report.errors += 1;
+                    } else {
                         self.over(CloseReason::DtlsFailed, error.to_string(), sink);
                     }
                     self.next_timeout = now + TIMEOUT_MIN;
@@ -396,6 +421,12 @@ impl Peer {
 
     fn handle_rtp(&mut self, packet: RtpPacket, sink: &mut dyn PeerSink) {
         self.report.rtp_received += 1;
+        let before = self.current_ssrc.replace(packet.header.ssrc);
+        if before.is_some_and(|before| before != packet.header.ssrc) {
+            // Sequence and time begin anew, those of key presses too.
+            self.dtmf = Dtmf::default();
+            sink.event(PeerEvent::NewStream);
+        }
         let seq = *packet.seq_no;
         if Some(packet.header.payload_type) == self.event_pt {
             // The extended time of this payload type is labelled with the wrong clock: the header's is right.
@@ -405,10 +436,6 @@ impl Peer {
             }
             sink.event(PeerEvent::AudioGap { seq });
         } else if packet.header.payload_type == self.opus_pt {
-            let before = self.current_ssrc.replace(packet.header.ssrc);
-            if before.is_some_and(|before| before != packet.header.ssrc) {
-                sink.event(PeerEvent::NewStream);
-            }
             sink.event(PeerEvent::Audio { seq, rtp_time: packet.time.numer(), payload: packet.payload });
         }
     }

@@ -17,11 +17,11 @@ use crate::control::{Control, ControlConfig};
 use crate::driver::mail::mailboxes;
 use crate::driver::ports::shares;
 use crate::driver::threads::{Threads, listen};
-use crate::driver::{self, Kind, Setup, resolver, signals, system};
+use crate::driver::{self, Counters, Kind, Setup, resolver, signals, system};
 use crate::messages::Message;
 use crate::peer::identity::Identity;
 use crate::peer::sdp::Policy;
-use crate::stats::BuildInfo;
+use crate::stats::{BuildInfo, CounterReader};
 use crate::worker::{Worker, WorkerConfig};
 use crate::wss::Tls;
 
@@ -47,12 +47,18 @@ pub fn run(config: Config) -> Result<(), String> {
         opus_complexity: config.opus_complexity,
         entropy: system::entropy,
     };
+    if config.media_ip.is_none() && is_private(media_ip) && !address.ip().is_loopback() {
+        warn!(
+            "answers advertise {media_ip}, which only a private network reaches; set BRIDGE_MEDIA_IP to what callers reach"
+        );
+    }
     let policy = Policy {
         allow_private: config.allow_private.unwrap_or(is_private(media_ip)),
         own_listener: Some(address),
         own_media_ports: config.media_ports.clone(),
         own_media_ip: media_ip,
     };
+    let counters = Arc::new(Counters::default());
     let cores = system::cores();
     let ports = shares(&config.media_ports, config.workers);
     for (index, (endpoint, ports)) in (0..config.workers).zip(boxes.workers.into_iter().zip(ports)) {
@@ -65,6 +71,7 @@ pub fn run(config: Config) -> Result<(), String> {
         };
         let mut setup = Setup::new(format!("worker-{index}"), endpoint.inbox, endpoint.routes);
         setup.ports = Some(ports);
+        setup.counters = Arc::clone(&counters);
         // One core each; workers beyond the number of cores share them.
         setup.core = cores.get(usize::from(index) % cores.len().max(1)).copied();
         let spawned = threads.spawn(chosen.kind, setup, move || Worker::new(worker));
@@ -77,11 +84,16 @@ pub fn run(config: Config) -> Result<(), String> {
     let control = ControlConfig {
         build: BuildInfo { version: env!("CARGO_PKG_VERSION"), io: kind_label(chosen.kind) },
         entropy: system::entropy,
+        driver_counters: CounterReader::new({
+            let counters = Arc::clone(&counters);
+            move || counters.snapshot()
+        }),
         config: Arc::new(config),
     };
     announce(&control.config, address, media_ip);
     let mut setup = Setup::new("control", boxes.control.inbox, boxes.control.routes);
     setup.listener = Some(listener);
+    setup.counters = counters;
     let ended = driver::run(chosen.kind, Control::new(system::now(), control), setup);
     threads.outcome()?;
     ended.map_err(|error| format!("the control loop failed: {error}"))
@@ -189,7 +201,9 @@ fn announce(config: &Config, address: SocketAddr, media_ip: IpAddr) {
         Upstream::Url { url, .. } => info!("{} at {} answers calls", config.model, url.host),
     }
     if config.page {
-        info!("listening on {address}; call it from a browser: http://{address}/");
+        let host = if address.ip().is_unspecified() { media_ip } else { address.ip() };
+        let page = SocketAddr::new(host, address.port());
+        info!("listening on {address}; call it from a browser: http://{page}/");
     } else {
         info!("listening on {address}");
     }

@@ -62,11 +62,20 @@ pub struct Worker {
 }
 
 enum Slot {
-    /// Waits for its socket, which will advertise this address.
-    Binding(Box<OpenCall>, IpAddr),
+    /// Waits for its socket.
+    Binding(Box<Binding>),
     Live(Box<Call>),
     /// Waits for its socket to be closed.
     Closing,
+}
+
+/// A call whose socket is being opened.
+struct Binding {
+    open: OpenCall,
+    /// What the answer will advertise.
+    address: IpAddr,
+    /// `activate` came already.
+    activated: bool,
 }
 
 impl Worker {
@@ -99,6 +108,9 @@ impl Worker {
             ToWorker::Open(open) => self.take(*open),
             ToWorker::Activate(number) => {
                 if let Some(&key) = self.by_number.get(&number) {
+                    if let Some(Slot::Binding(binding)) = self.calls.get_mut(key.slot, key.generation) {
+                        binding.activated = true;
+                    }
                     self.with_call(now, key, |call, out| call.activate(now, out));
                 }
             }
@@ -109,11 +121,14 @@ impl Worker {
             }
             ToWorker::Describe(request, number) => {
                 let key = self.by_number.get(&number);
-                let report = key.and_then(|key| self.call(*key)).map(|call| Box::new(call.report(now)));
-                self.tell(FromWorker::Described(request, report));
+                let report = key.map(|key| match self.call(*key) {
+                    Some(call) => reported(call, now),
+                    None => CallReport::empty(number),
+                });
+                self.tell(FromWorker::Described(request, report.map(Box::new)));
             }
             ToWorker::List(request) => {
-                let live = self.live().map(|call| call.report(now)).collect();
+                let live = self.live().map(|call| reported(call, now)).collect();
                 self.tell(FromWorker::Listed(request, live));
             }
             ToWorker::Stats(request) => {
@@ -122,7 +137,8 @@ impl Worker {
             }
             ToWorker::Stop => {
                 self.stopping = true;
-                let all: Vec<CallKey> = self.by_number.values().copied().collect();
+                let all: Vec<CallKey> =
+                    self.calls.iter().map(|(slot, generation, _)| CallKey { slot, generation }).collect();
                 for key in all {
                     self.hangup(now, key, CloseReason::ServerStopping, String::new());
                 }
@@ -138,7 +154,8 @@ impl Worker {
         }
         let address = self.local_address(&open);
         let number = open.call;
-        let (slot, generation) = self.calls.insert(Slot::Binding(Box::new(open), address));
+        let (slot, generation) =
+            self.calls.insert(Slot::Binding(Box::new(Binding { open, address, activated: false })));
         let key = CallKey { slot, generation };
         self.by_number.insert(number, key);
         self.outputs.push_back(Output::BindUdp { socket: key.socket(), address });
@@ -161,12 +178,14 @@ impl Worker {
 
     fn bound(&mut self, now: Instant, key: CallKey, port: u16) {
         let slot = self.calls.get_mut(key.slot, key.generation);
-        let Some(Slot::Binding(open, address)) = slot.map(|slot| std::mem::replace(slot, Slot::Closing)) else {
+        let Some(slot @ Slot::Binding(_)) = slot else {
             // Hung up while the socket was being opened: its close is already on the way.
             return;
         };
+        let Slot::Binding(binding) = std::mem::replace(slot, Slot::Closing) else { unreachable!("matched above") };
+        let Binding { open, address, activated } = *binding;
         let number = open.call;
-        let made = self.make(now, key, *open, SocketAddr::new(address, port));
+        let made = self.make(now, key, open, SocketAddr::new(address, port));
         match made {
             Ok((call, answer)) => {
                 self.totals.opened += 1;
@@ -175,7 +194,12 @@ impl Worker {
                 }
                 self.tell(FromWorker::Answered { call: number, answer });
                 // The first check leaves now.
-                self.with_call(now, key, |call, out| call.handle_timeout(now, out));
+                self.with_call(now, key, |call, out| {
+                    if activated {
+                        call.activate(now, out);
+                    }
+                    call.handle_timeout(now, out);
+                });
             }
             Err(why) => self.refuse(now, key, number, why),
         }
@@ -237,13 +261,14 @@ impl Worker {
             if let Some(end) = call.end().cloned() {
                 call.hangup(now, end.reason, end.detail, &mut out);
             }
+            call.deadline().at
         }));
-        if acted.is_err() {
+        let Ok(deadline) = acted else {
             error!(call = %call.log_id(), "a call panicked and was ended; the others go on");
             self.totals.panics += 1;
             self.bury(now, key, Some(CloseReason::InternalError));
             return;
-        }
+        };
         if call.end().is_some() {
             self.bury(now, key, None);
             return;
@@ -251,7 +276,7 @@ impl Worker {
         if !awaited && call.awaits_submit() {
             self.marked.push(key);
         }
-        self.timers.arm(key.slot, call.deadline().at);
+        self.timers.arm(key.slot, deadline);
         if !was_connected && call.is_connected() {
             let number = call.number();
             self.tell(FromWorker::Connected(number));
@@ -261,12 +286,19 @@ impl Worker {
     fn hangup(&mut self, now: Instant, key: CallKey, reason: CloseReason, detail: String) {
         match self.calls.get(key.slot, key.generation) {
             Some(Slot::Live(_)) => self.with_call(now, key, |call, out| call.hangup(now, reason, detail, out)),
-            Some(Slot::Binding(open, _)) => {
-                let number = open.call;
+            Some(Slot::Binding(binding)) => {
+                let number = binding.open.call;
                 if let Some(slot) = self.calls.get_mut(key.slot, key.generation) {
                     *slot = Slot::Closing;
                 }
-                self.refuse(now, key, number, OpenRefusal::Stopping);
+                self.by_number.remove(&number);
+                self.outputs.push_back(Output::CloseUdp { socket: key.socket() });
+                self.ended(CallReport {
+                    state: CallState::Ended,
+                    close: Some(reason),
+                    close_detail: Some(detail).filter(|detail| !detail.is_empty()),
+                    ..CallReport::empty(number)
+                });
             }
             Some(Slot::Closing) | None => {}
         }
@@ -289,9 +321,6 @@ impl Worker {
             (report, stages)
         }));
         let reason = panicked.or_else(|| report.as_ref().ok()?.0.close).unwrap_or(CloseReason::InternalError);
-        if let Some(index) = CloseReason::ALL.iter().position(|each| *each == reason) {
-            self.totals.ended[index] += 1;
-        }
         let report = if let Ok((report, stages)) = report {
             add_report(&mut self.totals, &report);
             self.totals.stages.merge(&stages);
@@ -299,7 +328,14 @@ impl Worker {
         } else {
             CallReport::empty(number)
         };
-        let report = CallReport { state: CallState::Ended, close: Some(reason), ..report };
+        self.ended(CallReport { state: CallState::Ended, close: Some(reason), ..report });
+    }
+
+    /// Counts an ended call and tells control.
+    fn ended(&mut self, report: CallReport) {
+        if let Some(index) = CloseReason::ALL.iter().position(|each| Some(*each) == report.close) {
+            self.totals.ended[index] += 1;
+        }
         self.tell(FromWorker::Ended(Box::new(report)));
     }
 
@@ -309,7 +345,7 @@ impl Worker {
             if let Some(index) = CallState::LIVE.iter().position(|state| *state == call.state()) {
                 stats.live[index] += 1;
             }
-            add_report(&mut stats, &call.report(now));
+            add_report(&mut stats, &reported(call, now));
             stats.stages.merge(call.stages());
         }
         stats
@@ -362,9 +398,11 @@ impl Worker {
 
     fn udp_refused(&mut self, now: Instant, key: CallKey, fault: Fault) {
         let slot = self.calls.get_mut(key.slot, key.generation);
-        if let Some(Slot::Binding(open, _)) = slot.map(|slot| std::mem::replace(slot, Slot::Closing)) {
-            debug!(%fault, call = %open.log_id, "no media socket");
-            self.refuse(now, key, open.call, OpenRefusal::NoPort(fault.to_string()));
+        if let Some(slot @ Slot::Binding(_)) = slot
+            && let Slot::Binding(binding) = std::mem::replace(slot, Slot::Closing)
+        {
+            debug!(%fault, call = %binding.open.log_id, "no media socket");
+            self.refuse(now, key, binding.open.call, OpenRefusal::NoPort(fault.to_string()));
         }
     }
 }
@@ -423,6 +461,11 @@ impl Machine for Worker {
         let calls = self.timers.next().map_or(Deadline::NEVER, |at| Deadline::at(at, "call"));
         Output::Timeout(calls.min(self.links.deadline()))
     }
+}
+
+/// A call's report; one that cannot give it is shown empty and goes on: its own next step will show what is wrong.
+fn reported(call: &Call, now: Instant) -> CallReport {
+    catch_unwind(AssertUnwindSafe(|| call.report(now))).unwrap_or_else(|_| CallReport::empty(call.number()))
 }
 
 fn add_report(stats: &mut WorkerStats, report: &CallReport) {

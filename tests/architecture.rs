@@ -22,7 +22,7 @@ const MODULES: &[(&str, &[&str])] = &[
     ("wss", &["config", "io"]),
     ("realtime", &["playout"]),
     ("peer", &["close_reason", "config", "io", "report"]),
-    ("agent", &["close_reason", "config", "io", "playout", "realtime", "report", "wss"]),
+    ("agent", &["call_id", "close_reason", "config", "io", "playout", "realtime", "report", "wss"]),
     (
         "call",
         &[

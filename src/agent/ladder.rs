@@ -152,7 +152,7 @@ impl Agent {
     pub(super) fn handle_session_updated(&mut self, now: Instant, sink: &mut dyn AgentSink) {
         self.state = State::Live;
         let ms = now.saturating_duration_since(self.opened).as_millis() as u64;
-        tracing::info!(model = %self.settings.model, ms, "model session is live");
+        tracing::info!(call = %self.log_id, model = %self.settings.model, ms, "model session is live");
         for piece in self.early.take().chunks(EARLY_APPEND_SAMPLES) {
             self.send_audio(now, piece);
         }

@@ -150,7 +150,7 @@ impl Agent {
         if self.warnings_left > 0 {
             self.warnings_left -= 1;
             let error = words::clean(words, self.config.api_key.as_ref());
-            tracing::warn!(error, "{what}");
+            tracing::warn!(call = %self.log_id, error, "{what}");
         }
     }
 

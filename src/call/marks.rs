@@ -55,7 +55,7 @@ impl Marks {
         }
     }
 
-    /// A delta of this item was read.
+    /// A delta of this item was read, and nothing else waits to be played.
     pub(super) fn delta(&mut self, item: ItemId, now: Instant) {
         if self.newest_item != Some(item) {
             self.newest_item = Some(item);

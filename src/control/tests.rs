@@ -20,7 +20,7 @@ use crate::close_reason::CloseReason;
 use crate::config::{Config, Flags};
 use crate::io::{Fault, Input, Machine, Node, Output, StreamKey};
 use crate::messages::{CallReport, CallState, FromWorker, Message, OpenCall, OpenRefusal, ToWorker};
-use crate::stats::{BuildInfo, WorkerStats};
+use crate::stats::{BuildInfo, CounterReader, WorkerStats};
 
 const OFFER: &str = include_str!("../../tests/fixtures/sdp/offer-live-2026-10-02.sdp");
 const ANSWER: &str = "v=0\r\no=- 9 9 IN IP4 198.51.100.7\r\n";
@@ -114,7 +114,15 @@ impl World {
         let now = Instant::now();
         let entropy = |bytes: &mut [u8]| bytes.fill(0xab);
         let build = BuildInfo { version: "1.2.3", io: "sim" };
-        let control = Control::new(now, ControlConfig { config: Arc::new(config(words)), build, entropy });
+        let control = Control::new(
+            now,
+            ControlConfig {
+                config: Arc::new(config(words)),
+                build,
+                entropy,
+                driver_counters: CounterReader::default(),
+            },
+        );
         let mut world = Self {
             control,
             now,

@@ -51,6 +51,11 @@ pub fn default_route_ip() -> Option<IpAddr> {
         .or_else(|| beyond(Ipv6Addr::UNSPECIFIED.into(), Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1).into()))
 }
 
+/// Whether an environment variable is set to nothing.
+pub fn variable_is_empty(name: &str) -> bool {
+    std::env::var_os(name).is_some_and(|value| value.is_empty())
+}
+
 /// Fills a buffer from the operating system's source: [`crate::io::Entropy`] in production.
 pub fn entropy(buffer: &mut [u8]) {
     aws_lc_rs::rand::fill(buffer).expect("the operating system's source of entropy does not fail once it is up");

@@ -5,7 +5,8 @@
 
 mod names;
 
-use std::fmt::{Display, Write};
+use std::fmt::{self, Display, Write};
+use std::sync::Arc;
 
 use super::{Stage, WorkerStats};
 use crate::close_reason::CloseReason;
@@ -18,6 +19,34 @@ pub struct BuildInfo {
     pub version: &'static str,
     /// Driver in use, `uring` or `epoll`.
     pub io: &'static str,
+}
+
+/// Reads counters that live elsewhere, by name. The default has none.
+#[derive(Clone)]
+pub struct CounterReader(Arc<dyn Fn() -> Vec<(&'static str, u64)> + Send + Sync>);
+
+impl CounterReader {
+    /// A reader that asks this.
+    pub fn new(read: impl Fn() -> Vec<(&'static str, u64)> + Send + Sync + 'static) -> Self {
+        Self(Arc::new(read))
+    }
+
+    /// The counters now.
+    pub fn read(&self) -> Vec<(&'static str, u64)> {
+        (self.0)()
+    }
+}
+
+impl Default for CounterReader {
+    fn default() -> Self {
+        Self::new(Vec::new)
+    }
+}
+
+impl fmt::Debug for CounterReader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_map().entries(self.read()).finish()
+    }
 }
 
 /// What control counted.
@@ -37,6 +66,8 @@ pub struct ControlStats {
     pub calls_max: u64,
     /// Seconds since the start.
     pub uptime_sec: f64,
+    /// What the drivers counted.
+    pub driver: Vec<(&'static str, u64)>,
 }
 
 /// Upper bounds of the stages' buckets with the text of their label: from a packet's microseconds to a turn's seconds.
@@ -94,6 +125,10 @@ pub fn render(build: &BuildInfo, control: &ControlStats, workers: &WorkerStats) 
     text.single("stray_datagrams_total", "counter", help, workers.stray_datagrams);
     let help = "Datagrams that the kernel did not take.";
     text.single("send_failures_total", "counter", help, workers.send_failures);
+    for (name, count) in &control.driver {
+        let help = format!("Counted by the drivers of all loops: {}.", name.replace('_', " "));
+        text.single(&format!("driver_{name}_total"), "counter", &help, *count);
+    }
     text.report("peer", names::PEER, workers.peer.counters());
     text.report("uplink", names::UPLINK, workers.uplink.counters());
     text.report("downlink", names::DOWNLINK, workers.downlink.counters());
@@ -188,6 +223,7 @@ mod tests {
     fn filled() -> String {
         let build = BuildInfo { version: "1.2.3", io: "uring" };
         let mut control = ControlStats { connections: 3, calls_max: 200, uptime_sec: 12.5, ..ControlStats::default() };
+        control.driver = vec![("datagrams_truncated", 9)];
         control.requests.insert(("/api/sessions/{callId}", 200), 7);
         control.requests.insert(("none", 400), 1);
         control.refused.insert("full", 2);
@@ -211,6 +247,7 @@ mod tests {
         for line in [
             "build_info{version=\"1.2.3\",io=\"uring\"} 1",
             "uptime_seconds 12.5",
+            "driver_datagrams_truncated_total 9",
             "calls{state=\"held\"} 3",
             "calls_ended_total{reason=\"ice_timeout\",blame=\"peer\"} 5",
             "calls_refused_total{code=\"full\"} 2",

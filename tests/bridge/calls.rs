@@ -329,3 +329,51 @@ fn keys_that_the_caller_presses_reach_the_model_as_words() {
     assert!(session["uplink"]["events"].as_u64().unwrap() >= 20, "{session}");
     assert_eq!(session["uplink"]["lost"], 0, "keys leave no gap in the audio: {session}");
 }
+
+#[test]
+fn a_call_hung_up_while_its_socket_is_opened_has_ended_by_hangup() {
+    let mut world = World::new(&[]);
+    let (_, offer) = world.relay.offer(world.now, Script::silent());
+    let posted = world.request("POST", "/api/sessions", Some(&webhook_body("wacid.early", &offer)));
+    let deleted = world.request("DELETE", "/api/sessions/wacid.early", None);
+    world.run(SECOND);
+    assert_eq!(world.answer(deleted).unwrap().0, 200);
+    let (status, refusal) = world.answer(posted).unwrap();
+    assert_ne!((status, &refusal["code"]), (503, &json!("stopping")), "{refusal}");
+    assert_eq!(world.http("DELETE", "/api/sessions/wacid.early", None).0, 200);
+    let (_, metrics) = world.http("GET", "/metrics", None);
+    assert!(metrics.as_str().unwrap().contains("calls_ended_total{reason=\"hangup\",blame=\"nobody\"} 1"));
+    nothing_is_left(&mut world);
+}
+
+#[test]
+fn a_call_can_be_looked_at_and_activated_while_its_socket_is_opened() {
+    let mut world = World::new(&[]);
+    let (key, offer) = world.relay.offer(world.now, Script::silent());
+    let mut body = webhook_body("wacid.soon", &offer);
+    body["config"]["startMedia"] = json!("manual");
+    let posted = world.request("POST", "/api/sessions", Some(&body));
+    let looked = world.request("GET", "/api/sessions/wacid.soon", None);
+    let activated = world.request("POST", "/api/sessions/wacid.soon/activate", Some(&json!({})));
+    world.run(SECOND / 10);
+    assert_eq!(world.answer(looked).unwrap().0, 200, "{:?}", world.answer(looked));
+    assert_eq!(world.answer(activated).unwrap().0, 200);
+    let (_, answer) = world.answer(posted).unwrap();
+    world.relay.apply_answer(world.now, key, answer["sdpAnswer"].as_str().unwrap()).unwrap();
+    world.run(SECOND);
+    assert!(!world.relay.record(key).unwrap().received.is_empty(), "media starts without another activate");
+}
+
+#[test]
+fn a_relay_with_another_certificate_than_its_offer_named_ends_the_call() {
+    let mut world = World::new(&[]);
+    let (key, offer) = world.relay.offer(world.now, Script::silent());
+    let at = offer.find("a=fingerprint:sha-256 ").unwrap() + "a=fingerprint:sha-256 ".len();
+    let digit = if &offer[at..=at] == "0" { "1" } else { "0" };
+    let forged = format!("{}{digit}{}", &offer[..at], &offer[at + 1..]);
+    let (_, answer) = world.http("POST", "/api/sessions", Some(&webhook_body("wacid.forged", &forged)));
+    world.relay.apply_answer(world.now, key, answer["sdpAnswer"].as_str().unwrap()).unwrap();
+    assert_eq!(ended(&mut world, "wacid.forged", SECOND), "dtls_failed");
+    assert!(world.relay.record(key).unwrap().received.is_empty());
+    nothing_is_left(&mut world);
+}

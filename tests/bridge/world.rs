@@ -21,7 +21,7 @@ use voice_media_bridge::io::{Datagram, Entropy, Fault, Input, Machine, Node, Out
 use voice_media_bridge::messages::{Message, Resolved};
 use voice_media_bridge::peer::identity::Identity;
 use voice_media_bridge::peer::sdp::Policy;
-use voice_media_bridge::stats::BuildInfo;
+use voice_media_bridge::stats::{BuildInfo, CounterReader};
 use voice_media_bridge::worker::{Worker, WorkerConfig};
 
 use crate::relay::Relay;
@@ -145,7 +145,10 @@ impl World {
             },
         });
         let build = BuildInfo { version: "test", io: "world" };
-        let control = Control::new(now, ControlConfig { config: Arc::new(config), build, entropy });
+        let control = Control::new(
+            now,
+            ControlConfig { config: Arc::new(config), build, entropy, driver_counters: CounterReader::default() },
+        );
         let mut world = Self {
             now,
             relay: Relay::new(RELAY, 7),

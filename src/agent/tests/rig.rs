@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use crate::agent::{Agent, AgentConfig, AgentEvent, AgentOutput, AgentReport, AgentSink, Attempt, CLOSE_WAIT, ItemId};
+use crate::call_id::LogId;
 use crate::close_reason::CloseReason;
 use crate::config::Secret;
 use crate::io::Fault;
@@ -79,7 +80,7 @@ pub(super) fn settings() -> SessionSettings {
 impl Rig {
     pub(super) fn with(config: AgentConfig, settings: SessionSettings, server: Server) -> Self {
         let now = Instant::now();
-        let agent = Agent::new(now, Arc::new(config), settings);
+        let agent = Agent::new(now, LogId::default(), Arc::new(config), settings);
         Self {
             agent,
             now,

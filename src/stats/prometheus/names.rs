@@ -33,6 +33,7 @@ pub(super) const PEER: Table = table! {
     "rtp_received" => "peer_rtp_received_packets", "RTP packets received.";
     "datagrams_sent" => "peer_sent_datagrams", "Datagrams sent to callers.";
     "bytes_sent" => "peer_sent_bytes", "UDP payload bytes sent to callers.";
+    "errors" => "peer_errors", "Errors of the WebRTC stack that a call survived, those of single datagrams excluded.";
     "dtmf_digits" => "peer_dtmf_digits", "DTMF digits that callers pressed.";
 };
 
