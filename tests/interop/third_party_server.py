@@ -1,4 +1,4 @@
-"""Hugging Face's `speech-to-speech` as a realtime server: its whole protocol layer, with a pipeline that needs no model.
+"""Hugging Face's `speech-to-speech` as a realtime server: its whole protocol layer, and a pipeline without models.
 
 Runs in an environment of its own (`third_party_server.txt`): `third_party_server.py PORT`. In place of speech
 recognition, a language model and a voice, the pipeline detects turns by energy and answers with the caller's own words.

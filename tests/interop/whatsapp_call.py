@@ -7,6 +7,7 @@ import numpy
 
 import bridge as server
 from caller import Caller, webhook_body
+from metronome import Beside
 
 LIMIT_SEC = 120
 LISTEN_SEC = 8  # the greeting, and silence after it
@@ -58,9 +59,10 @@ async def a_call_from_offer_to_hangup(report, bridge):
         waited = await asyncio.to_thread(bridge.session, caller.call_id, "?wait=connected")
         report.check("the webhook can wait for the connection", waited[0] == 200, waited[1].get("state"))
 
+        metronome = Beside(LISTEN_SEC)
         await asyncio.sleep(LISTEN_SEC)
         its_checks(report, caller)
-        its_stream(report, caller)
+        its_stream(report, caller, await asyncio.to_thread(metronome.missed))
 
         status, session = await asyncio.to_thread(bridge.session, caller.call_id)
         report.check(
@@ -112,7 +114,7 @@ def its_checks(report, caller):
     report.check("the peer is the DTLS server", caller.dtls._role == "server", caller.dtls._role)
 
 
-def its_stream(report, caller):
+def its_stream(report, caller, missed):
     packets = [packet for packet in caller.packets if packet.payload_type != 126]
     report.check("the bridge speaks first", caller.sent_before_hearing == 0 and caller.sent_packets > 0)
     report.check(
@@ -126,16 +128,21 @@ def its_stream(report, caller):
         "sequence numbers step by one, timestamps by whole frames of 20 ms", steps == {1} and whole, len(packets)
     )
     # A machine that gives the bridge no CPU for 20 ms costs a beat; on a quiet one none is skipped.
-    skipped = sum(step // 960 - 1 for step in times)
-    report.check("no beat is skipped", skipped <= len(packets) * SKIPPED_MAX, f"{skipped} of {len(packets)}")
-    seconds = packets[-1].at - packets[0].at
-    rate = (len(packets) - 1) / seconds
+    skipped = sum(step // 960 - 1 for step in times) / len(packets)
+    bar = SKIPPED_MAX + 3 * missed
     report.check(
-        "50 packets a second, in silence too", abs(rate / 50 - 1) < SKIPPED_MAX, f"{rate:.2f}/s over {seconds:.1f} s"
+        "no beat is skipped that a plain process would have kept",
+        skipped <= bar,
+        f"{skipped:.1%}, it missed {missed:.1%}",
+    )
+    seconds = packets[-1].at - packets[0].at
+    rate = sum(times) / 960 / seconds
+    report.check(
+        "the timeline runs at 50 frames a second", abs(rate / 50 - 1) < 0.03, f"{rate:.2f}/s over {seconds:.1f} s"
     )
     gaps = numpy.diff([p.at for p in packets]) * 1000
     report.note(
-        "time between packets, as this loaded machine sees it",
+        "time between packets",
         f"p50 {numpy.percentile(gaps, 50):.1f} ms, p99 {numpy.percentile(gaps, 99):.1f} ms, max {gaps.max():.1f} ms",
     )
     payload = numpy.median([p.size for p in packets])
