@@ -32,6 +32,9 @@ const MEDIA: SocketAddr = SocketAddr::new(LOCALHOST, 40_000);
 const MODEL: SocketAddr = SocketAddr::new(LOCALHOST, 8765);
 /// From a beat of the worker to where the relay's packets arrive, and on to the next beat.
 const HALF_FRAME: Duration = Duration::from_millis(10);
+/// The second half, parted where timers other than the beat's are served.
+const BEFORE_BEAT: Duration = Duration::from_millis(9);
+const EVE: Duration = Duration::from_millis(1);
 /// Steps of half a frame within which a call is up and greeted: 5 s.
 const SETUP_STEPS_MAX: u32 = 500;
 /// The model says something this often, as a real one does: a silent one would be taken for dead after 20 s.
@@ -195,7 +198,7 @@ impl Bridge {
         for step in 1.. {
             assert!(step < SETUP_STEPS_MAX, "the call is not up");
             bridge.now += HALF_FRAME;
-            bridge.from_relay();
+            bridge.hear_relay();
             let done = bridge.worker(Input::Timeout);
             bridge.relay.handle_timeout(bridge.now);
             if bridge.connected && bridge.model_heard > 2 && done.rtp_sent == 1 && step > SETUP_STEPS_MAX / 2 {
@@ -269,34 +272,33 @@ impl Bridge {
     }
 
     /// From a beat to half a frame later, with the relay's packets on their way; how the RTP packet fared, if one came.
-    pub(crate) fn to_mid_frame(&mut self) -> Option<Done> {
+    pub(crate) fn run_to_mid_frame(&mut self) -> Option<Done> {
         self.now += HALF_FRAME;
         self.worker(Input::Timeout);
         self.steps += 1;
         if self.steps.is_multiple_of(PONG_EVERY) {
-            self.from_model(PONG);
+            self.hear_model(PONG);
         }
-        self.from_relay()
+        self.hear_relay()
     }
 
     /// From mid-frame to the next beat, with other timers served just before it; how the beat fared.
-    pub(crate) fn to_beat(&mut self) -> Done {
-        let eve = HALF_FRAME - Duration::from_millis(1);
-        self.now += eve;
+    pub(crate) fn run_to_beat(&mut self) -> Done {
+        self.now += BEFORE_BEAT;
         self.worker(Input::Timeout);
-        self.now += HALF_FRAME - eve;
+        self.now += EVE;
         let done = self.worker(Input::Timeout);
         self.relay.handle_timeout(self.now);
         done
     }
 
     /// Bytes of the model.
-    pub(crate) fn from_model(&mut self, bytes: &[u8]) -> Done {
+    pub(crate) fn hear_model(&mut self, bytes: &[u8]) -> Done {
         let stream = self.model.expect("the model is connected");
         self.worker(Input::Received { stream, bytes })
     }
 
-    fn from_relay(&mut self) -> Option<Done> {
+    fn hear_relay(&mut self) -> Option<Done> {
         let mut rtp = None;
         while let Some(datagram) = self.relay.poll_transmit() {
             let socket = self.socket.expect("a call has a socket");

@@ -93,10 +93,10 @@ fn rtp_in() -> impl FnMut() -> Sample {
     let (mut payloads, mut swap) = (frames.into_iter().cycle(), false);
     move || {
         let payload = payloads.next().expect("endless");
-        let path = || bridge.to_mid_frame().expect("the caller speaks");
+        let path = || bridge.run_to_mid_frame().expect("the caller speaks");
         let (done, codec) = in_turns(&mut swap, path, || time(|| decoder.decode(&payload, &mut pcm).unwrap()));
         assert_eq!((done.writes, done.rtp_sent), (1, 0), "a packet is an append");
-        bridge.to_beat();
+        bridge.run_to_beat();
         Sample { path: done.took, codec, stack: stack.step().receive }
     }
 }
@@ -123,10 +123,10 @@ fn delta_in_to_rtp_out(complexity: u8) -> impl FnMut() -> Sample {
     let mut swap = false;
     move || {
         let (pcm, bytes) = deltas.next().expect("endless");
-        bridge.to_mid_frame();
-        let queued = bridge.from_model(&bytes);
+        bridge.run_to_mid_frame();
+        let queued = bridge.hear_model(&bytes);
         let (beat, codec) =
-            in_turns(&mut swap, || bridge.to_beat(), || time(|| encoder.encode(&pcm, &mut out).unwrap()));
+            in_turns(&mut swap, || bridge.run_to_beat(), || time(|| encoder.encode(&pcm, &mut out).unwrap()));
         assert_eq!((queued.rtp_sent, beat.rtp_sent), (0, 1), "a delta waits for its beat");
         Sample { path: queued.took + beat.took, codec, stack: stack.step().send }
     }
@@ -138,9 +138,9 @@ fn delta_in() -> impl FnMut() -> Sample {
     let mut deltas = deltas();
     move || {
         let (_, bytes) = deltas.next().expect("endless");
-        bridge.to_mid_frame();
-        let path = bridge.from_model(&bytes).took;
-        bridge.to_beat();
+        bridge.run_to_mid_frame();
+        let path = bridge.hear_model(&bytes).took;
+        bridge.run_to_beat();
         Sample { path, codec: Duration::ZERO, stack: Duration::ZERO }
     }
 }
@@ -158,8 +158,8 @@ fn idle_beat() -> impl FnMut() -> Sample {
     let mut bridge = Bridge::in_call(5, Script::silent());
     let mut stack = Stack::new(Script::repeated(talk()));
     move || {
-        bridge.to_mid_frame();
-        let beat = bridge.to_beat();
+        bridge.run_to_mid_frame();
+        let beat = bridge.run_to_beat();
         assert_eq!((beat.writes, beat.rtp_sent), (0, 1), "silence is a packet");
         Sample { path: beat.took, codec: Duration::ZERO, stack: stack.step().send }
     }

@@ -12,6 +12,9 @@ use crate::support::rtc_client::{Habits, RtcClient};
 
 const RELAY: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 3481);
 const CLIENT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 40_001);
+/// A frame, parted where timers other than the beat's are served.
+const BEFORE_BEAT: Duration = Duration::from_millis(19);
+const EVE: Duration = Duration::from_millis(1);
 /// Frames within which the two are connected and the relay speaks.
 const SETUP_FRAMES: u32 = 100;
 
@@ -47,11 +50,10 @@ impl Stack {
 
     /// One frame. Other timers are served just before it.
     pub(crate) fn step(&mut self) -> Cost {
-        let eve = FRAME - Duration::from_millis(1);
-        self.now += eve;
+        self.now += BEFORE_BEAT;
         self.client.handle_timeout(self.now);
         self.exchange();
-        self.now += FRAME - eve;
+        self.now += EVE;
         self.beat()
     }
 
