@@ -2,6 +2,10 @@
 
 mod calls;
 mod relay;
+mod server_calls;
+mod server_hostile;
+mod server_log;
+mod server_process;
 mod support;
 mod voice;
 mod world;

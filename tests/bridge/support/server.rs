@@ -47,6 +47,11 @@ impl Server {
         Self { process, address }
     }
 
+    /// Where its API listens.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     /// A client of its API.
     pub(crate) fn http(&self) -> HttpClient {
         HttpClient::new(self.address)
@@ -69,7 +74,7 @@ impl Server {
 }
 
 /// A loopback address whose port was free a moment ago.
-fn free_address() -> SocketAddr {
+pub(crate) fn free_address() -> SocketAddr {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("loopback has free ports");
     listener.local_addr().expect("a bound socket has an address")
 }
