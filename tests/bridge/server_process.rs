@@ -112,6 +112,21 @@ fn check_config_fails_on_nonsense_and_names_the_setting() {
 }
 
 #[test]
+fn a_switch_may_be_one_or_true() {
+    for (name, shown) in [("BRIDGE_ALLOW_PRIVATE", "true"), ("BRIDGE_NO_PAGE", "true")] {
+        for value in ["1", "true", "yes"] {
+            let (code, output) = run(&["check-config"], &[("BRIDGE_LISTEN", "127.0.0.1:0"), (name, value)]);
+            assert_eq!(code, Some(0), "{name}={value}:\n{output}");
+            let line = output.lines().find(|line| line.starts_with(name)).expect("a line for each setting");
+            assert!(line.ends_with(shown), "{name}={value}: {line}");
+        }
+    }
+    let model = [("BRIDGE_LISTEN", "127.0.0.1:0"), ("OPENAI_REALTIME_URL", "ws://model.example/v1/realtime")];
+    let (code, output) = run(&["check-config"], &[&model[..], &[("BRIDGE_ALLOW_PLAINTEXT_MODEL", "1")]].concat());
+    assert_eq!(code, Some(0), "{output}");
+}
+
+#[test]
 fn the_help_names_the_variable_of_every_setting() {
     let (code, output) = run(&["--help"], &[("BRIDGE_API_TOKEN", SECRET), ("OPENAI_API_KEY", SECRET)]);
     assert_eq!(code, Some(0), "{output}");
