@@ -5,7 +5,11 @@ use std::net::SocketAddr;
 use std::process::ExitCode;
 
 use clap::{Arg, Args, Command, CommandFactory, FromArgMatches, Parser, Subcommand};
-use tracing_subscriber::EnvFilter;
+use tracing::{Level, Metadata};
+use tracing_subscriber::filter::filter_fn;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer, fmt};
 use voice_media_bridge::config::{Config, Flags, LogFormat};
 use voice_media_bridge::driver::system;
 use voice_media_bridge::server;
@@ -107,13 +111,21 @@ fn check_filter(filter: &str) -> Result<EnvFilter, String> {
 }
 
 fn start_log(filter: &str, format: LogFormat) -> Result<(), String> {
-    let log = tracing_subscriber::fmt().with_env_filter(check_filter(filter)?).with_writer(std::io::stderr);
-    let log = log.with_ansi(std::io::stderr().is_terminal());
-    match format {
-        LogFormat::Text => log.with_target(false).init(),
-        LogFormat::Json => log.json().flatten_event(true).init(),
-    }
+    let lines = fmt::layer().with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal());
+    let lines = match format {
+        LogFormat::Text => lines.with_target(false).boxed(),
+        LogFormat::Json => lines.json().flatten_event(true).boxed(),
+    };
+    let filter = check_filter(filter)?;
+    tracing_subscriber::registry().with(filter).with(lines.with_filter(filter_fn(is_harmless))).init();
     Ok(())
+}
+
+/// The WebRTC stack shows its ICE credentials at TRACE, whatever the user's filter says of it.
+fn is_harmless(line: &Metadata<'_>) -> bool {
+    let stack = ["is", "str0m", "str0m_proto", "dimpl", "sctp_proto"];
+    let module = line.target().split("::").next().unwrap_or_default();
+    *line.level() < Level::TRACE || !stack.contains(&module)
 }
 
 #[cfg(test)]

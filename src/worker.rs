@@ -293,6 +293,8 @@ impl Worker {
                 }
                 self.by_number.remove(&number);
                 self.outputs.push_back(Output::CloseUdp { socket: key.socket() });
+                // Counted as taken, so that what was taken is what lives and what has ended.
+                self.totals.opened += 1;
                 self.ended(CallReport {
                     state: CallState::Ended,
                     close: Some(reason),

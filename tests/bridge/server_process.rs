@@ -161,3 +161,13 @@ fn listening_beyond_loopback_needs_a_token() {
     assert!(output.starts_with("error: BRIDGE_API_TOKEN"), "{output}");
     assert_eq!(output.lines().count(), 1, "{output}");
 }
+
+#[test]
+fn a_variable_that_is_set_to_nothing_counts_as_not_set() {
+    let names = ["PORT", "OPENAI_API_KEY", "BRIDGE_MAX_CALLS", "BRIDGE_NO_PAGE", "BRIDGE_MEDIA_IP", "BRIDGE_API_TOKEN"];
+    let mut settings = vec![("BRIDGE_LISTEN", "127.0.0.1:0")];
+    settings.extend(names.map(|name| (name, "")));
+    let (code, output) = run(&["check-config"], &settings);
+    assert_eq!(code, Some(0), "{output}");
+    assert!(output.contains("BRIDGE_AGENT               builtin"), "{output}");
+}
