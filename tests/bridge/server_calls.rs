@@ -119,7 +119,8 @@ fn fifty_calls_at_once(io: &str, media_ports: &str) {
         let length = voiced_time(&pcm);
         assert!(length > spoken / 2 && length < 2 * spoken, "call {call}: {length:?} of voice");
         let (own, other) = (share_at(&pcm, pitch_hz(call)), share_at(&pcm, pitch_hz(call + 1)));
-        assert!(own > 0.2 && own > 5.0 * other, "call {call}: {own} at its own pitch, {other} at the next one's");
+        // A beat that a busy machine lost breaks the phase, which costs the measure half its height and more.
+        assert!(own > 0.05 && own > 20.0 * other, "call {call}: {own} at its own pitch, {other} at the next one's");
     }
     let distinct = |of: fn(&Record) -> String| records.iter().map(of).collect::<BTreeSet<_>>().len();
     assert_eq!(distinct(|record| record.ssrcs[0].to_string()), CALLS);
