@@ -70,7 +70,7 @@ close_reasons! {
     DtlsFailed = "dtls_failed", Peer;
     /// The peer's consent ran out: its host no longer answers checks.
     IceLost = "ice_lost", Peer;
-    /// No packet of any kind for the limit.
+    /// No packet of any kind for the limit. Where the peer's host is gone, consent runs out a moment before: `ice_lost`.
     PeerSilent = "peer_silent", Peer;
     /// The model closed the session.
     AgentClosed = "agent_closed", Upstream;

@@ -45,8 +45,10 @@
 //!
 //! # Where things are named
 //!
-//! Each third-party protocol crate is named in one module, imports run one way, and the clock, sockets and threads are
-//! named in [`driver`] alone. `tests/architecture.rs` holds the table.
+//! Each third-party protocol crate is named in one module, each module names only those that a table allows, and the
+//! clock, sockets and threads are named in [`driver`] alone. `tests/architecture.rs` holds the table.
+//!
+//! The API speaks plain HTTP: TLS belongs to the balancer or proxy in front of it.
 
 pub mod agent;
 pub mod audio;

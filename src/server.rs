@@ -4,6 +4,7 @@
 //! model is configured, the built-in agent on threads beside them. This file decides and connects; it must not do any of
 //! their work.
 
+use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
@@ -116,8 +117,16 @@ pub fn run_agent(address: SocketAddr, echo: bool) -> Result<(), String> {
 /// Tries what the settings need without keeping it, and says what it finds, a line each.
 pub fn check(config: &Config) -> Result<String, String> {
     let chosen = driver::probe(config.io)?;
-    listen(config.listen).map_err(|error| cannot_listen(config.listen, &error))?;
     let mut found = format!("{}\nmedia address {}\n", chosen.line, media_ip(config));
+    match listen(config.listen) {
+        Ok(_) => {}
+        Err(error) if error.kind() == ErrorKind::AddrInUse => {
+            let warning =
+                format!("warning: {} is in use, by a bridge that runs already or by another program\n", config.listen);
+            found += &warning;
+        }
+        Err(error) => return Err(cannot_listen(config.listen, &error)),
+    }
     if let Upstream::Url { url, .. } = &config.upstream
         && url.tls
     {
