@@ -14,7 +14,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tracing::debug;
+use tracing::info;
 
 use crate::agent::{Agent, AgentConfig, AgentEvent, AgentOutput, AgentSink, Attempt};
 use crate::audio::EncoderSettings;
@@ -379,7 +379,7 @@ impl Call {
         if self.media_at.is_some_and(|at| at <= now) {
             self.start_media(now);
         }
-        debug!(call = %self.log_id, ms = (now - self.answered_at).as_millis() as u64, "caller connected");
+        info!(call = %self.log_id, ms = (now - self.answered_at).as_millis() as u64, "caller connected");
     }
 
     /// The caller hears us from now on: WhatsApp waits for our first packet before it sends its own.
