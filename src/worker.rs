@@ -4,6 +4,8 @@
 //! between a call and everything else: a call that panics is counted and ends alone. It must not know how a call works.
 
 mod links;
+#[cfg(test)]
+mod tests;
 mod timers;
 
 use std::collections::{HashMap, VecDeque};

@@ -1,0 +1,93 @@
+//! What no whole call can show: a fault of ours inside one call, and the other call beside it.
+
+use std::sync::Arc;
+
+use super::*;
+use crate::agent::AgentConfig;
+use crate::call_id::CallId;
+use crate::messages::StartMedia;
+use crate::peer::identity::Identity;
+use crate::peer::sdp::Offer;
+use crate::realtime::SessionSettings;
+
+const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
+fn entropy(buffer: &mut [u8]) {
+    buffer.iter_mut().enumerate().for_each(|(n, byte)| *byte = n as u8);
+}
+
+fn worker() -> Worker {
+    let agent = AgentConfig {
+        host: "127.0.0.1".into(),
+        port: 1,
+        path: "/".into(),
+        tls: None,
+        api_key: None,
+        org_id: None,
+        project_id: None,
+        entropy,
+    };
+    Worker::new(WorkerConfig {
+        index: 0,
+        call: CallConfig {
+            identity: Identity::generate().unwrap(),
+            agent: Arc::new(agent),
+            start_delay: Duration::ZERO,
+            opus_complexity: 0,
+            entropy,
+        },
+        media_ip: LOOPBACK,
+        loopback_listener: true,
+        policy: Policy {
+            allow_private: true,
+            own_listener: None,
+            own_media_ports: 40_000..=40_001,
+            own_media_ip: LOOPBACK,
+        },
+    })
+}
+
+/// Takes a call and opens its socket.
+fn open(worker: &mut Worker, now: Instant, number: u64) -> CallKey {
+    let offer = include_str!("../../tests/fixtures/sdp/offer-live-2026-10-02.sdp").replace("203.0.113.49", "127.0.0.1");
+    let open = OpenCall {
+        call: CallNumber(number),
+        log_id: CallId::new("wacid.test").unwrap().log_id(),
+        offer: Offer::parse(&offer).unwrap(),
+        session: SessionSettings::default(),
+        start_media: StartMedia::Auto,
+        duration_sec_max: 60,
+    };
+    worker.handle_input(now, Input::Message(Message::ToWorker(ToWorker::Open(Box::new(open)))));
+    let key = worker.by_number[&CallNumber(number)];
+    worker.handle_input(now, Input::UdpBound { socket: key.socket(), port: 40_000 });
+    assert!(worker.call(key).is_some(), "answered");
+    key
+}
+
+#[test]
+fn a_call_that_panics_is_counted_and_ends_alone() {
+    let (mut worker, now) = (worker(), Instant::now());
+    let (faulty, other) = (open(&mut worker, now, 1), open(&mut worker, now, 2));
+    worker.outputs.clear();
+
+    worker.with_call(now, faulty, |_, _| panic!("forced by a test"));
+
+    let (mut closed, mut ended) = (Vec::new(), Vec::new());
+    loop {
+        match worker.poll_output() {
+            Output::CloseUdp { socket } => closed.push(CallKey::of(socket)),
+            Output::Message { message: Message::FromWorker { event: FromWorker::Ended(report), .. }, .. } => {
+                ended.push((report.call, report.close));
+            }
+            Output::Timeout(_) => break,
+            _ => {}
+        }
+    }
+    assert_eq!(closed, [faulty]);
+    assert_eq!(ended, [(CallNumber(1), Some(CloseReason::InternalError))]);
+    assert_eq!((worker.totals.panics, worker.live().count()), (1, 1));
+    assert!(worker.call(other).is_some_and(|call| call.end().is_none()), "the other call goes on");
+    worker.handle_input(now, Input::UdpClosed { socket: faulty.socket() });
+    assert_eq!(worker.calls.len(), 1, "the slot is given back");
+}
