@@ -35,6 +35,7 @@ fn worker() -> Worker {
             start_delay: Duration::ZERO,
             opus_complexity: 0,
             entropy,
+            stopwatch: || 0,
         },
         media_ip: LOOPBACK,
         loopback_listener: true,
@@ -44,6 +45,7 @@ fn worker() -> Worker {
             own_media_ports: 40_000..=40_001,
             own_media_ip: LOOPBACK,
         },
+        load: LoadSettings::fixed(0),
     })
 }
 
