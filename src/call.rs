@@ -299,6 +299,11 @@ impl Call {
         self.downlink.set_complexity(complexity);
     }
 
+    /// The complexity that the next frame is encoded with.
+    pub fn complexity(&self) -> u8 {
+        self.downlink.complexity()
+    }
+
     /// What the codec has taken so far.
     pub fn codec_time(&self) -> CodecTime {
         CodecTime { encode_ns: self.downlink.encode_ns(), decode_ns: self.uplink.decode_ns() }

@@ -157,6 +157,11 @@ impl Downlink {
         self.encode_ns
     }
 
+    /// The complexity that the next frame is encoded with.
+    pub fn complexity(&self) -> u8 {
+        self.settings.complexity
+    }
+
     /// Encodes with this complexity from the next frame on.
     pub fn set_complexity(&mut self, complexity: u8) {
         if complexity != self.settings.complexity {
