@@ -1,7 +1,7 @@
 """What must be seen on the page in any browser: a call from it, the call's media, and the plots of its latencies.
 
-A browser is whatever has `evaluate(expression)` (JavaScript, its value or its promise's, as JSON), `click(selector)` and
-`screenshot(path)`; this file knows nothing of how it is driven.
+A browser is whatever has `evaluate(expression)` (JavaScript; its value or its promise's, as JSON), `click(selector)`
+and `screenshot(path)`; this file knows nothing of how it is driven.
 """
 
 import re
@@ -96,14 +96,14 @@ def distributions(report, bridge, browser):
     """The plots of all calls, and those of this call once it is opened. For a call that has lasted some seconds."""
     status, answer, _ = bridge.request("GET", "/api/latency")
     measured = [stage["stage"] for stage in answer["stages"]] if status == 200 else []
-    found = wait_for(lambda: browser.evaluate(FIGURES % "#latency"), lambda found: are_full(found, BUSY_STAGES), LOOK_SEC)
+    found = wait_for(lambda: browser.evaluate(FIGURES % "#latency"), are_full, LOOK_SEC)
     stages = [figure["stage"] for figure in found]
     in_order = [stage for stage in stages if stage in measured]  # others may have come since the bridge was asked
     report.check("every stage the bridge has measured is plotted", measured and in_order == measured, stages or status)
     plotted(report, "all calls", found)
 
     browser.click("#calls tbody button")
-    found = wait_for(lambda: browser.evaluate(FIGURES % ".detail"), lambda found: are_full(found, BUSY_STAGES), LOOK_SEC)
+    found = wait_for(lambda: browser.evaluate(FIGURES % ".detail"), are_full, LOOK_SEC)
     plotted(report, "the call that is opened", found)
     says = browser.evaluate("Array.from(document.querySelector('#calls tbody tr').cells, cell => cell.textContent)")
     report.check(
@@ -122,17 +122,17 @@ def distributions(report, bridge, browser):
     )
 
 
-def are_full(found, stages):
-    """Whether these stages are plotted with a distribution of the last seconds."""
-    by_stage = {figure["stage"]: figure for figure in found}
-    return all(stage in by_stage and "recent" in by_stage[stage]["curves"] for stage in stages)
+def are_full(found):
+    """Whether the busy stages are plotted with a distribution of the last seconds."""
+    lately = {figure["stage"] for figure in found if "recent" in figure["curves"]}
+    return lately.issuperset(BUSY_STAGES)
 
 
 def plotted(report, whose, found):
     """Curves that have an extent, percentiles in order and marked, and words for those who do not see them."""
     report.check(
         f"{whose}: the last seconds are drawn, and all time beside them",
-        are_full(found, BUSY_STAGES) and all(has_curves(figure) for figure in found),
+        are_full(found) and all(has_curves(figure) for figure in found),
         ", ".join(f"{figure['stage']} {figure['curves']}" for figure in found),
     )
     lines = {figure["stage"]: figure["rows"][2][1:4] for figure in found}

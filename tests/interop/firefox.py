@@ -91,7 +91,7 @@ def address(profile, process, log_path):
     )
     if not found or process.poll() is not None:
         tail = log_path.read_text(errors="replace")[-2000:]
-        raise RuntimeError(f"Firefox does not listen after {START_SEC} s (exit {process.poll()}); its log ends:\n{tail}")
+        raise RuntimeError(f"Firefox does not listen (exit {process.poll()}) after {START_SEC} s; its log:\n{tail}")
     where = json.loads((profile / "WebDriverBiDiServer.json").read_text())
     return f"ws://{where['ws_host']}:{where['ws_port']}/session"
 
