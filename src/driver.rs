@@ -5,6 +5,7 @@
 //! Both drivers keep the promises of [`crate::io`], and share all but the kernel interface itself. Nothing here knows
 //! what a machine is for, except the resolver, which answers the workers' messages.
 
+pub mod fetch;
 pub mod mail;
 pub mod ports;
 pub mod resolver;

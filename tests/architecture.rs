@@ -48,7 +48,8 @@ const MODULES: &[(&str, &[&str])] = &[
     ("http", &[]),
     ("control", &["call_id", "close_reason", "config", "http", "io", "messages", "peer", "realtime", "slab", "stats"]),
     ("builtin", &["io", "messages", "slab", "wss"]),
-    ("driver", &["call_id", "config", "io", "messages"]),
+    // wss: one TLS provider and one policy of trust for all that this process asks.
+    ("driver", &["call_id", "config", "io", "messages", "wss"]),
     (
         "server",
         &[
@@ -77,6 +78,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("nix", &["driver"]),
     ("libc", &["driver"]),
     ("signal_hook", &["driver"]),
+    ("ureq", &["driver/fetch"]),
     ("clap", &["config", "main"]),
     ("tracing_subscriber", &["main"]),
     ("aws_lc_rs", &["call_id", "control", "driver"]),
