@@ -248,11 +248,11 @@ mod tests {
                 let (mut socket, _) = listener.accept().unwrap();
                 let mut tls = identity.accept();
                 let mut stream = rustls::Stream::new(&mut tls, &mut socket);
-                if !answer.is_empty() {
+                if answer.is_empty() {
+                    stream.read_exact(&mut [0]).unwrap_err();
+                } else {
                     read_until(&mut stream, HEAD_END);
                     stream.write_all(answer.as_bytes()).unwrap();
-                } else {
-                    stream.read_exact(&mut [0]).unwrap_err();
                 }
             }
         });
