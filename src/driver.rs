@@ -12,6 +12,7 @@ pub mod ports;
 pub mod resolver;
 pub mod signals;
 pub mod system;
+pub mod terminal;
 pub mod threads;
 
 mod counters;

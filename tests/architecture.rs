@@ -57,7 +57,9 @@ const MODULES: &[(&str, &[&str])] = &[
             "wss",
         ],
     ),
-    ("main", &["config", "driver", "server"]),
+    ("latency", &["driver"]),
+    ("top", &["call_id", "driver", "latency"]),
+    ("main", &["config", "driver", "latency", "server", "top"]),
 ];
 
 /// Where each third-party crate may be named: a module, or one file of it.
@@ -69,7 +71,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("webpki_roots", &["wss"]),
     ("tungstenite", &["wss"]),
     ("httparse", &["http"]),
-    ("serde_json", &["realtime", "control", "builtin"]),
+    ("serde_json", &["realtime", "control", "builtin", "latency", "top"]),
     ("base64_simd", &["realtime", "control", "builtin", "wss"]),
     ("opusic_sys", &["audio"]),
     ("hdrhistogram", &["stats"]),
@@ -79,6 +81,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("libc", &["driver"]),
     ("signal_hook", &["driver"]),
     ("ureq", &["driver/fetch"]),
+    ("crossterm", &["driver/terminal"]),
     ("clap", &["config", "main"]),
     ("tracing_subscriber", &["main"]),
     ("aws_lc_rs", &["call_id", "control", "driver"]),
