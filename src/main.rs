@@ -14,7 +14,9 @@ use tracing_subscriber::{EnvFilter, Layer, fmt};
 use voice_media_bridge::config::{Config, Flags, LogFormat, Secret};
 use voice_media_bridge::driver::fetch::Client;
 use voice_media_bridge::driver::{system, terminal};
-use voice_media_bridge::{latency, server, top};
+use voice_media_bridge::latency;
+use voice_media_bridge::server;
+use voice_media_bridge::top;
 
 /// Joins WhatsApp Business voice calls (WebRTC, Opus) to a realtime speech model
 ///
