@@ -36,7 +36,7 @@ pub fn poster(events: &Events) -> Result<Post, FetchError> {
 }
 
 /// Starts the threads. The one returned ends some time after control has let go of its way to it: when all is sent, or
-/// after [`FLUSH_TIME_MAX`].
+/// after two seconds.
 pub fn spawn(endpoint: Endpoint<Message>, post: Post, counters: Arc<Counters>) -> io::Result<JoinHandle<()>> {
     let inbox = endpoint.inbox;
     // One is under way at a time, so neither channel ever holds more than one.
@@ -317,6 +317,10 @@ mod tests {
             (951_868_800_000, "2000-03-01T00:00:00.000Z"),
             (1_767_225_599_000, "2025-12-31T23:59:59.000Z"),
             (1_767_225_600_000, "2026-01-01T00:00:00.000Z"),
+            (1_774_915_200_000, "2026-03-31T00:00:00.000Z"),
+            (1_785_456_000_000, "2026-07-31T00:00:00.000Z"),
+            (1_788_134_400_000, "2026-08-31T00:00:00.000Z"),
+            (1_801_353_600_000, "2027-01-31T00:00:00.000Z"),
             (4_107_542_400_000, "2100-03-01T00:00:00.000Z"),
         ] {
             assert_eq!(rfc3339(unix_ms), text);
