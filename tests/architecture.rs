@@ -48,7 +48,8 @@ const MODULES: &[(&str, &[&str])] = &[
     ("http", &[]),
     ("control", &["call_id", "close_reason", "config", "http", "io", "messages", "peer", "realtime", "slab", "stats"]),
     ("builtin", &["io", "messages", "slab", "wss"]),
-    ("driver", &["call_id", "config", "io", "messages"]),
+    // wss: one TLS provider and one policy of trust for all that this process asks.
+    ("driver", &["call_id", "config", "io", "messages", "wss"]),
     (
         "server",
         &[
@@ -56,7 +57,9 @@ const MODULES: &[(&str, &[&str])] = &[
             "wss",
         ],
     ),
-    ("main", &["config", "driver", "server"]),
+    ("latency", &["driver"]),
+    ("top", &["call_id", "driver", "latency"]),
+    ("main", &["config", "driver", "latency", "server", "top"]),
 ];
 
 /// Where each third-party crate may be named: a module, or one file of it.
@@ -68,7 +71,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("webpki_roots", &["wss"]),
     ("tungstenite", &["wss"]),
     ("httparse", &["http"]),
-    ("serde_json", &["realtime", "control", "builtin"]),
+    ("serde_json", &["realtime", "control", "builtin", "latency", "top"]),
     ("base64_simd", &["realtime", "control", "builtin", "wss"]),
     ("opusic_sys", &["audio"]),
     ("hdrhistogram", &["stats"]),
@@ -77,6 +80,8 @@ const CRATES: &[(&str, &[&str])] = &[
     ("nix", &["driver"]),
     ("libc", &["driver"]),
     ("signal_hook", &["driver"]),
+    ("ureq", &["driver/fetch"]),
+    ("crossterm", &["driver/terminal"]),
     ("clap", &["config", "main"]),
     ("tracing_subscriber", &["main"]),
     ("aws_lc_rs", &["call_id", "control", "driver"]),
