@@ -12,6 +12,7 @@ mod connections;
 mod gate;
 mod gather;
 mod json;
+mod latency;
 mod log_limit;
 mod page;
 mod route;
@@ -31,7 +32,7 @@ use crate::config::Config;
 use crate::http::{Event, Response};
 use crate::io::{Deadline, Entropy, Input, Machine, Node, Output};
 use crate::messages::{FromWorker, Message, RequestId, ToWorker};
-use crate::stats::{BuildInfo, ControlStats, CounterReader, Stage, Stages};
+use crate::stats::{BuildInfo, ControlStats, CounterReader, Recorder};
 
 use answer::Refusal;
 use calls::Calls;
@@ -79,7 +80,7 @@ pub struct Control {
     requests_asked: u64,
     timers: Timers,
     stats: ControlStats,
-    setup: Stages,
+    recorder: Recorder,
     refusals_logged: LogLimit,
     stopping: Stopping,
     outputs: VecDeque<Output<Message>>,
@@ -112,7 +113,7 @@ impl Control {
             requests_asked: 0,
             timers: Timers::default(),
             stats,
-            setup: Stages::new(),
+            recorder: Recorder::new(),
             refusals_logged: LogLimit::new(now),
             stopping: Stopping::No,
             outputs: VecDeque::new(),
@@ -154,9 +155,9 @@ impl Control {
                 }
                 Event::Answered => {
                     if let Some(exchange) = self.connections.end(stream)
-                        && exchange.opened_call
+                        && let Some(call) = exchange.opened_call
                     {
-                        self.setup.record(Stage::Setup, now.saturating_duration_since(exchange.read_at));
+                        self.set_up(call, now.saturating_duration_since(exchange.read_at));
                     }
                 }
                 Event::Write(bytes) => self.outputs.push_back(Output::Write { stream, bytes }),
@@ -230,9 +231,10 @@ impl Control {
             FromWorker::Answered { call, answer } => self.call_answered(now, call, answer),
             FromWorker::Refused { call, why } => self.call_refused(now, call, &why),
             FromWorker::Connected(call) => self.call_connected(now, call),
-            FromWorker::Ended(report) => self.call_ended(now, report),
+            FromWorker::Ended(report, stages) => self.call_ended(now, report, *stages),
             FromWorker::Described(id, report) => self.described(now, id, report.as_deref()),
             FromWorker::Listed(id, reports) => self.listed(now, worker, id, reports),
+            FromWorker::Latency(id, stages) => self.measured(now, id, stages.map(|stages| *stages)),
             FromWorker::Stats(id, stats) => self.counted(now, worker, id, &stats),
             FromWorker::Stopped => {
                 if let Stopping::Workers(left) = &mut self.stopping {

@@ -3,11 +3,11 @@
 //! Marks are set while inputs are handled; [`Marks::submitted`] closes them all with one reading of the clock. Each list
 //! is as long as what one turn of the loop can put out, and keeps its memory.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::downlink::Beat;
 use crate::playout::ItemId;
-use crate::stats::{Stage, Stages};
+use crate::stats::Stage;
 
 /// Marks of one kind that one turn may set. A turn longer than this many frames has worse problems than a lost sample.
 const MARKS_MAX: usize = 64;
@@ -84,8 +84,8 @@ impl Marks {
     }
 
     /// Everything put out so far was handed to the kernel at `now`.
-    pub(super) fn submitted(&mut self, now: Instant, stages: &mut Stages) {
-        let mut record = |stage, from| stages.record(stage, now.saturating_duration_since(from));
+    pub(super) fn submitted(&mut self, now: Instant, mut record: impl FnMut(Stage, Duration)) {
+        let mut record = |stage, from| record(stage, now.saturating_duration_since(from));
         self.appended.drain(..).for_each(|from| record(Stage::Uplink, from));
         self.due.drain(..).for_each(|from| record(Stage::TickLate, from));
         self.reply.take().into_iter().for_each(|from| record(Stage::Downlink, from));

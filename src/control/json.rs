@@ -13,6 +13,7 @@ use serde_json::value::RawValue;
 
 use crate::close_reason::CloseReason;
 use crate::messages::CallReport;
+use crate::stats::StageDistribution;
 
 /// An object's members in the order sent.
 #[derive(Debug)]
@@ -235,6 +236,22 @@ pub(super) fn sessions(sessions: &[SessionView<'_>]) -> Vec<u8> {
         sessions: &'a [SessionView<'a>],
     }
     bytes(&View { count: sessions.len(), sessions })
+}
+
+/// Latencies of the process or of one call.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct LatencyView<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) call_id: Option<&'a str>,
+    pub(super) uptime_ms: u64,
+    pub(super) stages: Vec<StageDistribution>,
+}
+
+impl LatencyView<'_> {
+    pub(super) fn bytes(&self) -> Vec<u8> {
+        bytes(self)
+    }
 }
 
 #[cfg(test)]

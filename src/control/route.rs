@@ -15,6 +15,8 @@ pub(super) enum Resource {
     Sessions,
     Session(CallId),
     Activate(CallId),
+    SessionLatency(CallId),
+    Latency,
     BridgeStop,
 }
 
@@ -29,6 +31,8 @@ impl Resource {
             Self::Sessions => "/api/sessions",
             Self::Session(_) => "/api/sessions/{callId}",
             Self::Activate(_) => "/api/sessions/{callId}/activate",
+            Self::SessionLatency(_) => "/api/sessions/{callId}/latency",
+            Self::Latency => "/api/latency",
             Self::BridgeStop => "/bridge/stop",
         }
     }
@@ -36,7 +40,9 @@ impl Resource {
     /// For `Allow`.
     const fn methods(&self) -> &'static [Method] {
         match self {
-            Self::Page | Self::Health | Self::Ready | Self::Metrics => &[Method::Get, Method::Head],
+            Self::Page | Self::Health | Self::Ready | Self::Metrics | Self::Latency | Self::SessionLatency(_) => {
+                &[Method::Get, Method::Head]
+            }
             Self::Sessions => &[Method::Get, Method::Head, Method::Post],
             Self::Session(_) => &[Method::Get, Method::Head, Method::Put, Method::Delete],
             Self::Activate(_) | Self::BridgeStop => &[Method::Post],
@@ -84,6 +90,8 @@ fn named(path: &[&str]) -> Result<Resource, Refusal> {
         ["api", "sessions"] => Ok(Resource::Sessions),
         ["api", "sessions", call] if !call.is_empty() => id(call).map(Resource::Session),
         ["api", "sessions", call, "activate"] if !call.is_empty() => id(call).map(Resource::Activate),
+        ["api", "sessions", call, "latency"] if !call.is_empty() => id(call).map(Resource::SessionLatency),
+        ["api", "latency"] => Ok(Resource::Latency),
         ["bridge", "stop"] => Ok(Resource::BridgeStop),
         ["", ..] => {
             Err(Refusal::new(404, "not_found", "The path begins with //: take the / off the end of the base URL."))

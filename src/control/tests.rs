@@ -4,6 +4,7 @@ mod api;
 mod contract;
 mod fields;
 mod gate;
+mod latency;
 mod server;
 mod stop;
 
@@ -20,7 +21,7 @@ use crate::close_reason::CloseReason;
 use crate::config::{Config, Flags};
 use crate::io::{Fault, Input, Machine, Node, Output, StreamKey};
 use crate::messages::{CallReport, CallState, FromWorker, Message, OpenCall, OpenRefusal, ToWorker};
-use crate::stats::{BuildInfo, CounterReader, WorkerStats};
+use crate::stats::{BuildInfo, CounterReader, Stages, WorkerStats};
 
 const OFFER: &str = include_str!("../../tests/fixtures/sdp/offer-live-2026-10-02.sdp");
 const ANSWER: &str = "v=0\r\no=- 9 9 IN IP4 198.51.100.7\r\n";
@@ -54,6 +55,10 @@ struct World {
     /// Clients' kernels take what is written at once.
     takes: bool,
     refusal: Option<OpenRefusal>,
+    /// What every call has measured.
+    stages: Stages,
+    /// What every worker has measured.
+    worker_stages: Stages<u64>,
     exited: bool,
 }
 
@@ -135,6 +140,8 @@ impl World {
             prompt: true,
             takes: true,
             refusal: None,
+            stages: Stages::new(),
+            worker_stages: Stages::new(),
             exited: false,
         };
         world.run();
@@ -220,9 +227,13 @@ impl World {
                 let mine = self.calls.values().filter(|(at, _)| *at == worker);
                 FromWorker::Listed(id, mine.map(|(_, report)| report.clone()).collect())
             }
+            ToWorker::Latency(id, call) => {
+                FromWorker::Latency(id, self.calls.contains_key(&call).then(|| Box::new(self.stages.clone())))
+            }
             ToWorker::Stats(id) => {
-                let mut stats = WorkerStats { opened: 10, ..WorkerStats::default() };
-                stats.live[0] = self.calls.values().filter(|(at, _)| *at == worker).count() as u64;
+                let stages = self.worker_stages.clone();
+                let mut stats = WorkerStats { opened: 10, stages, ..WorkerStats::default() };
+                stats.gauges.live[0] = self.calls.values().filter(|(at, _)| *at == worker).count() as u64;
                 FromWorker::Stats(id, Box::new(stats))
             }
             ToWorker::Activate(_) => return,
@@ -247,7 +258,7 @@ impl World {
             report.state = CallState::Ended;
             report.close = Some(reason);
             report.close_detail = Some("in words".to_owned());
-            self.from(worker, FromWorker::Ended(Box::new(report)));
+            self.from(worker, FromWorker::Ended(Box::new(report), Box::new(self.stages.clone())));
         }
     }
 

@@ -102,7 +102,7 @@ pub fn render(build: &BuildInfo, control: &ControlStats, workers: &WorkerStats) 
     text.single("uptime_seconds", "gauge", "Time since the start.", control.uptime_sec);
 
     text.family("calls", "gauge", "Live calls by state.");
-    for (state, count) in CallState::LIVE.iter().zip(workers.live) {
+    for (state, count) in CallState::LIVE.iter().zip(workers.gauges.live) {
         text.sample("calls", &[("state", state.label())], count);
     }
     text.single("calls_limit", "gauge", "Calls at once allowed.", control.calls_max);
@@ -154,14 +154,15 @@ fn stages(text: &mut Text, workers: &WorkerStats) {
     text.family("stage_duration_seconds", "histogram", &help);
     for stage in Stage::ALL {
         let histogram = workers.stages.get(*stage);
+        let (count, sum_us) = histogram.map_or((0, 0), |histogram| (histogram.count(), histogram.sum_us()));
         let label = ("stage", stage.label());
         for (us, le) in BUCKETS_US {
-            let count = histogram.count_at_most(us);
+            let count = histogram.map_or(0, |histogram| histogram.count_at_most(us));
             text.sample("stage_duration_seconds_bucket", &[label, ("le", le)], count);
         }
-        text.sample("stage_duration_seconds_bucket", &[label, ("le", "+Inf")], histogram.count());
-        text.sample("stage_duration_seconds_sum", &[label], histogram.sum_us() as f64 / 1e6);
-        text.sample("stage_duration_seconds_count", &[label], histogram.count());
+        text.sample("stage_duration_seconds_bucket", &[label, ("le", "+Inf")], count);
+        text.sample("stage_duration_seconds_sum", &[label], sum_us as f64 / 1e6);
+        text.sample("stage_duration_seconds_count", &[label], count);
     }
 }
 
@@ -227,7 +228,8 @@ mod tests {
         control.requests.insert(("/api/sessions/{callId}", 200), 7);
         control.requests.insert(("none", 400), 1);
         control.refused.insert("full", 2);
-        let mut workers = WorkerStats { live: [1, 2, 3, 4], opened: 10, ..WorkerStats::default() };
+        let mut workers = WorkerStats { opened: 10, ..WorkerStats::default() };
+        workers.gauges.live = [1, 2, 3, 4];
         workers.ended = vec![5; CloseReason::ALL.len()];
         workers.uplink.appended_ms = 1_500;
         workers.peer.rtp_received = 42;
