@@ -9,6 +9,7 @@
 mod answer;
 mod calls;
 mod connections;
+mod end_log;
 mod gate;
 mod gather;
 mod json;
@@ -32,7 +33,7 @@ use crate::config::Config;
 use crate::http::{Event, Response};
 use crate::io::{Deadline, Entropy, Input, Machine, Node, Output};
 use crate::messages::{FromWorker, Message, RequestId, ToWorker};
-use crate::stats::{BuildInfo, ControlStats, CounterReader, Recorder};
+use crate::stats::{BuildInfo, ControlStats, CounterReader, ProcessReader, Recorder};
 
 use answer::Refusal;
 use calls::Calls;
@@ -62,6 +63,8 @@ pub struct ControlConfig {
     pub entropy: Entropy,
     /// What the drivers count, for `/metrics`.
     pub driver_counters: CounterReader,
+    /// What the process uses, for `/metrics`.
+    pub process: ProcessReader,
 }
 
 /// The control plane.
@@ -71,6 +74,7 @@ pub struct Control {
     build: BuildInfo,
     entropy: Entropy,
     driver_counters: CounterReader,
+    process: ProcessReader,
     started: Instant,
     gate: Gate,
     page: Option<Page>,
@@ -98,7 +102,7 @@ enum Stopping {
 impl Control {
     /// Control as it starts: its first outputs ask for connections.
     pub fn new(now: Instant, parts: ControlConfig) -> Self {
-        let ControlConfig { config, build, entropy, driver_counters } = parts;
+        let ControlConfig { config, build, entropy, driver_counters, process } = parts;
         let stats = ControlStats {
             calls_max: config.calls_max.into(),
             retired_models: config.model_was_retired.is_some().into(),
@@ -122,6 +126,7 @@ impl Control {
             build,
             entropy,
             driver_counters,
+            process,
         };
         control.arm_accepts();
         control

@@ -7,6 +7,7 @@
 
 pub mod mail;
 pub mod ports;
+pub mod process;
 pub mod resolver;
 pub mod signals;
 pub mod system;

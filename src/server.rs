@@ -11,18 +11,20 @@ use std::sync::Arc;
 use tracing::{info, warn};
 
 use crate::agent::AgentConfig;
+use crate::audio;
 use crate::builtin::{BuiltinAgent, BuiltinOptions};
 use crate::call::CallConfig;
 use crate::config::{Config, IoChoice, Upstream, is_private};
 use crate::control::{Control, ControlConfig};
 use crate::driver::mail::mailboxes;
 use crate::driver::ports::shares;
+use crate::driver::process::{self, ProcessUsage};
 use crate::driver::threads::{Threads, listen};
 use crate::driver::{self, Counters, Kind, Setup, resolver, signals, system};
 use crate::messages::Message;
 use crate::peer::identity::Identity;
 use crate::peer::sdp::Policy;
-use crate::stats::{BuildInfo, CounterReader};
+use crate::stats::{BuildInfo, CounterReader, ProcessReader, ProcessStats};
 use crate::worker::{Worker, WorkerConfig};
 use crate::wss::Tls;
 
@@ -83,12 +85,17 @@ pub fn run(config: Config) -> Result<(), String> {
     let _signals = signals::forward(boxes.stopper).map_err(|error| format!("no thread for signals: {error}"))?;
 
     let control = ControlConfig {
-        build: BuildInfo { version: env!("CARGO_PKG_VERSION"), io: kind_label(chosen.kind) },
+        build: BuildInfo {
+            version: env!("CARGO_PKG_VERSION"),
+            io: kind_label(chosen.kind),
+            opus: audio::library_version(),
+        },
         entropy: system::entropy,
         driver_counters: CounterReader::new({
             let counters = Arc::clone(&counters);
             move || counters.snapshot()
         }),
+        process: process_reader(process::unix_sec()),
         config: Arc::new(config),
     };
     announce(&control.config, address, media_ip);
@@ -141,6 +148,14 @@ pub fn check(config: &Config) -> Result<String, String> {
 
 fn cannot_listen(address: SocketAddr, error: &std::io::Error) -> String {
     format!("cannot listen on {address} (BRIDGE_LISTEN or PORT; --listen or --port): {error}")
+}
+
+/// What `/metrics` tells of the process, which started at `start_sec`.
+fn process_reader(start_sec: f64) -> ProcessReader {
+    ProcessReader::new(move || {
+        let ProcessUsage { cpu_sec, resident_bytes, virtual_bytes, open_fds, max_fds } = process::usage();
+        ProcessStats { cpu_sec, resident_bytes, virtual_bytes, open_fds, max_fds, start_sec: Some(start_sec) }
+    })
 }
 
 fn kind_label(kind: Kind) -> &'static str {

@@ -22,7 +22,7 @@ use crate::peer::PeerReport;
 pub use hdrhistogram::Counter as Count;
 pub use histogram::{Distribution, Grain, Histogram, LATENCY_US_MAX, Percentiles};
 pub use interchange::{PackedStages, interval_log, percentile_text};
-pub use prometheus::{BuildInfo, ControlStats, CounterReader, render};
+pub use prometheus::{BuildInfo, ControlStats, CounterReader, ProcessReader, ProcessStats, Reader, render};
 pub use stages::{RECENT, Recorder, StageDistribution, StageLatency, Stages};
 
 macro_rules! stages {

@@ -52,8 +52,8 @@ const MODULES: &[(&str, &[&str])] = &[
     (
         "server",
         &[
-            "agent", "builtin", "call", "config", "control", "driver", "io", "messages", "peer", "stats", "worker",
-            "wss",
+            "agent", "audio", "builtin", "call", "config", "control", "driver", "io", "messages", "peer", "stats",
+            "worker", "wss",
         ],
     ),
     ("main", &["config", "driver", "server"]),

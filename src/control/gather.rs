@@ -213,6 +213,7 @@ impl Control {
                 self.stats.connections = self.connections.count() as u64;
                 self.stats.uptime_sec = now.saturating_duration_since(self.started).as_secs_f64();
                 self.stats.driver = self.driver_counters.read();
+                self.stats.process = self.process.read();
                 let text = stats::render(&self.build, &self.stats, &sum);
                 let kind = "text/plain; version=0.0.4; charset=utf-8";
                 self.answer(now, gather.ticket, response(200, kind, text.into_bytes()));

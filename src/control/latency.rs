@@ -75,7 +75,7 @@ impl Control {
                 json_response(200, LatencyView { call_id, uptime_ms, stages: stages.distributions() }.bytes())
             }
             Form::Hgrm => text(percentile_text(stages).into_bytes()),
-            Form::Log => text(interval_log(stages, None, uptime)),
+            Form::Log => text(interval_log(stages, self.process.read().start_sec, uptime)),
         }
     }
 }

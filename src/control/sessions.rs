@@ -14,6 +14,7 @@ use crate::stats::{PackedStages, Stage, Stages};
 use super::answer::{Refusal, json_response};
 use super::calls::{Call, Phase};
 use super::connections::Ticket;
+use super::end_log::log_end;
 use super::gather::worker_silent;
 use super::latency::latency_form;
 use super::route::{self, Resource};
@@ -357,27 +358,6 @@ impl Control {
             self.describe(now, ticket, number);
         }
     }
-}
-
-/// One line on how a call went.
-fn log_end(log_id: crate::call_id::LogId, report: &CallReport) {
-    let reason = report.close.unwrap_or(CloseReason::InternalError);
-    tracing::info!(
-        call = %log_id,
-        number = report.call.0,
-        %reason,
-        blame = reason.blame().label(),
-        detail = report.close_detail.as_deref(),
-        duration_ms = report.duration_ms,
-        connected_ms = report.connected_ms,
-        packets_in = report.uplink.packets,
-        lost = report.uplink.lost,
-        packets_out = report.downlink.packets,
-        played_ms = report.downlink.played_ms,
-        responses = report.agent.responses,
-        barge_ins = report.agent.barge_ins,
-        "call ended"
-    );
 }
 
 /// The answer to an offer, as often as it is posted.

@@ -21,7 +21,7 @@ use crate::close_reason::CloseReason;
 use crate::config::{Config, Flags};
 use crate::io::{Fault, Input, Machine, Node, Output, StreamKey};
 use crate::messages::{CallReport, CallState, FromWorker, Message, OpenCall, OpenRefusal, ToWorker};
-use crate::stats::{BuildInfo, CounterReader, Stages, WorkerStats};
+use crate::stats::{BuildInfo, CounterReader, ProcessReader, Stages, WorkerStats};
 
 const OFFER: &str = include_str!("../../tests/fixtures/sdp/offer-live-2026-10-02.sdp");
 const ANSWER: &str = "v=0\r\no=- 9 9 IN IP4 198.51.100.7\r\n";
@@ -118,7 +118,7 @@ impl World {
     fn with(words: &[&str]) -> Self {
         let now = Instant::now();
         let entropy = |bytes: &mut [u8]| bytes.fill(0xab);
-        let build = BuildInfo { version: "1.2.3", io: "sim" };
+        let build = BuildInfo { version: "1.2.3", io: "sim", opus: "" };
         let control = Control::new(
             now,
             ControlConfig {
@@ -126,6 +126,7 @@ impl World {
                 build,
                 entropy,
                 driver_counters: CounterReader::default(),
+                process: ProcessReader::default(),
             },
         );
         let mut world = Self {
