@@ -209,6 +209,44 @@ enum State {
     Closed,
 }
 
+/// How far the connection to the model is, as metrics show it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// The host is being looked up.
+    Resolving,
+    /// TCP.
+    Connecting,
+    /// TLS.
+    Tls,
+    /// The WebSocket upgrade.
+    Upgrade,
+    /// Open; the session is being set up.
+    Session,
+    /// Audio flows.
+    Live,
+    /// A goodbye is under way.
+    Closing,
+}
+
+impl Step {
+    /// Every step, in their order.
+    pub const ALL: [Self; 7] =
+        [Self::Resolving, Self::Connecting, Self::Tls, Self::Upgrade, Self::Session, Self::Live, Self::Closing];
+
+    /// The label in metrics.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Resolving => "resolving",
+            Self::Connecting => "connecting",
+            Self::Tls => "tls",
+            Self::Upgrade => "upgrade",
+            Self::Session => "session",
+            Self::Live => "live",
+            Self::Closing => "closing",
+        }
+    }
+}
+
 /// The model leg of one call.
 pub struct Agent {
     /// What its log lines call the call.
@@ -470,6 +508,25 @@ impl Agent {
         self.state == State::Live
     }
 
+    /// How far the connection is; `None` when it is over.
+    pub fn step(&self) -> Option<Step> {
+        Some(match self.state {
+            State::ExpectAddresses => Step::Resolving,
+            State::ExpectTcp => Step::Connecting,
+            State::ExpectTls => Step::Tls,
+            State::ExpectUpgrade => Step::Upgrade,
+            State::ExpectSession | State::ExpectUpdated => Step::Session,
+            State::Live => Step::Live,
+            State::Closing { .. } => Step::Closing,
+            State::Closed => return None,
+        })
+    }
+
+    /// Bytes for the model that the kernel has not taken.
+    pub fn unwritten_bytes(&self) -> usize {
+        self.unwritten + self.client.as_ref().map_or(0, |client| client.outgoing_len())
+    }
+
     /// What was counted so far.
     pub fn report(&self) -> AgentReport {
         AgentReport { early_dropped_ms: self.early.dropped_ms(), ..self.report }
@@ -492,8 +549,7 @@ impl Agent {
     }
 
     fn check_unwritten(&mut self, now: Instant) {
-        let outgoing = self.client.as_ref().map_or(0, |client| client.outgoing_len());
-        if self.unwritten + outgoing > UNWRITTEN_BYTES_MAX && self.stalled.is_none() {
+        if self.unwritten_bytes() > UNWRITTEN_BYTES_MAX && self.stalled.is_none() {
             self.stalled = Some(now);
         }
     }

@@ -17,7 +17,7 @@ mod tests;
 use std::fmt;
 use std::time::Duration;
 
-pub use libopus::{Decoder, Encoder};
+pub use libopus::{Decoder, Encoder, library_version};
 pub use ramp::{RAMP_SAMPLES, ramp_in, ramp_out};
 pub use settings::{Bandwidth, COMPLEXITY_MAX, EncoderSettings, relative_cost};
 

@@ -25,7 +25,7 @@ use crate::messages::{CallReport, CallState, OpenCall, OpenRefusal, StartMedia};
 use crate::peer::identity::Identity;
 use crate::peer::{Peer, PeerEvent, PeerSink};
 use crate::playout::ItemId;
-use crate::stats::{Stage, Stages};
+use crate::stats::{Gauges, Stage, Stages};
 use downlink::{Downlink, Push};
 use marks::Marks;
 use uplink::Uplink;
@@ -76,6 +76,8 @@ pub trait CallSink {
     fn write(&mut self, attempt: Attempt, bytes: Vec<u8>);
     /// A connection to the model is no longer wanted.
     fn close_stream(&mut self, attempt: Attempt);
+    /// The call measured this, and keeps it too.
+    fn measured(&mut self, stage: Stage, latency: Duration);
 }
 
 /// Something that happened to a connection with the model.
@@ -289,9 +291,13 @@ impl Call {
         self.end.as_ref()
     }
 
-    /// All that this call put out so far was handed to the kernel at `now`. `beat` is told how late each frame was.
-    pub fn submitted(&mut self, now: Instant, beat: &mut dyn FnMut(Duration)) {
-        self.marks.submitted(now, &mut self.stages, beat);
+    /// All that this call put out so far was handed to the kernel at `now`; `record` is told what that measured.
+    pub fn submitted(&mut self, now: Instant, record: &mut dyn FnMut(Stage, Duration)) {
+        let stages = &mut self.stages;
+        self.marks.submitted(now, |stage, latency| {
+            stages.record(stage, latency);
+            record(stage, latency);
+        });
     }
 
     /// Encodes with this complexity from the next frame on.
@@ -339,8 +345,18 @@ impl Call {
         &self.stages
     }
 
+    /// Its latencies, for good: for a call that has ended.
+    pub fn take_stages(&mut self) -> Stages {
+        std::mem::take(&mut self.stages)
+    }
+
     /// Everything the API shows of it.
     pub fn report(&self, now: Instant) -> CallReport {
+        CallReport { latency: self.stages.percentiles(), ..self.counters(now) }
+    }
+
+    /// The same without percentiles: those cost a pass over the histograms.
+    pub fn counters(&self, now: Instant) -> CallReport {
         let until = self.end.as_ref().map_or(now, |end| end.at);
         let millis = |from: Instant| until.saturating_duration_since(from).as_millis() as u64;
         let detail = |end: &End| (!end.detail.is_empty()).then(|| end.detail.clone());
@@ -356,8 +372,25 @@ impl Call {
             uplink: self.uplink.report(),
             downlink: self.downlink.report(),
             agent: self.agent.report(),
-            latency: self.stages.percentiles(),
+            latency: Vec::new(),
         }
+    }
+
+    /// What is so now and is summed over calls.
+    pub fn gauges(&self) -> Gauges {
+        let mut gauges = Gauges {
+            playout_queued_ms: self.downlink.queued_ms(),
+            jitter_packets: self.uplink.waiting_packets() as u64,
+            model_unwritten_bytes: self.agent.unwritten_bytes() as u64,
+            ..Gauges::default()
+        };
+        if let Some(live) = CallState::LIVE.iter().position(|state| *state == self.state()) {
+            gauges.live[live] = 1;
+        }
+        if let Some(step) = self.agent.step() {
+            gauges.model[step as usize] = 1;
+        }
+        gauges
     }
 
     /// Moves everything on until nothing is left to do at this time.
@@ -365,7 +398,7 @@ impl Call {
         while let Some(event) = self.peer_events.pop_front() {
             match event {
                 PeerEvent::PathFound => self.state = CallState::Securing,
-                PeerEvent::Connected => self.connected(now),
+                PeerEvent::Connected => self.connected(now, sink),
                 PeerEvent::Audio { seq, rtp_time, payload } => {
                     self.heard = true;
                     self.uplink.insert_packet(now, received, seq, rtp_time, payload);
@@ -382,6 +415,7 @@ impl Call {
             agent.append(now, frame.pcm);
             if let Some(received) = frame.received {
                 stages.record(Stage::JitterWait, frame.waited);
+                sink.measured(Stage::JitterWait, frame.waited);
                 // What waits for the model's session to open says nothing about our own path.
                 if live {
                     marks.appended(received);
@@ -394,10 +428,13 @@ impl Call {
         self.pump_agent(now, sink);
     }
 
-    fn connected(&mut self, now: Instant) {
+    fn connected(&mut self, now: Instant, sink: &mut dyn CallSink) {
         self.connected_at = Some(now);
         self.state = CallState::Held;
-        self.stages.record(Stage::Connect, now - self.answered_at);
+        let took = now.saturating_duration_since(self.answered_at);
+        self.stages.prepare_call();
+        self.stages.record(Stage::Connect, took);
+        sink.measured(Stage::Connect, took);
         if self.activated {
             self.media_at = Some(now);
         } else if self.start_media == StartMedia::Auto {

@@ -9,10 +9,12 @@
 mod answer;
 mod calls;
 mod connections;
+mod end_log;
 mod events;
 mod gate;
 mod gather;
 mod json;
+mod latency;
 mod log_limit;
 mod page;
 mod placement;
@@ -33,7 +35,7 @@ use crate::config::Config;
 use crate::http::{Event, Response};
 use crate::io::{Deadline, Entropy, Input, Machine, Node, Output};
 use crate::messages::{FromWorker, Message, RequestId, ToWorker};
-use crate::stats::{BuildInfo, ControlStats, CounterReader, Stage, Stages};
+use crate::stats::{BuildInfo, ControlStats, CounterReader, ProcessReader, Recorder};
 
 use answer::Refusal;
 use calls::Calls;
@@ -63,6 +65,8 @@ pub struct ControlConfig {
     pub entropy: Entropy,
     /// What the drivers count, for `/metrics`.
     pub driver_counters: CounterReader,
+    /// What the process uses, for `/metrics`.
+    pub process: ProcessReader,
 }
 
 /// The control plane.
@@ -72,6 +76,7 @@ pub struct Control {
     build: BuildInfo,
     entropy: Entropy,
     driver_counters: CounterReader,
+    process: ProcessReader,
     started: Instant,
     gate: Gate,
     page: Option<Page>,
@@ -81,7 +86,7 @@ pub struct Control {
     requests_asked: u64,
     timers: Timers,
     stats: ControlStats,
-    setup: Stages,
+    recorder: Recorder,
     refusals_logged: LogLimit,
     stopping: Stopping,
     outputs: VecDeque<Output<Message>>,
@@ -99,7 +104,7 @@ enum Stopping {
 impl Control {
     /// Control as it starts: its first outputs ask for connections.
     pub fn new(now: Instant, parts: ControlConfig) -> Self {
-        let ControlConfig { config, build, entropy, driver_counters } = parts;
+        let ControlConfig { config, build, entropy, driver_counters, process } = parts;
         let stats = ControlStats {
             calls_max: config.calls_max.into(),
             retired_models: config.model_was_retired.is_some().into(),
@@ -114,7 +119,7 @@ impl Control {
             requests_asked: 0,
             timers: Timers::default(),
             stats,
-            setup: Stages::new(),
+            recorder: Recorder::new(),
             refusals_logged: LogLimit::new(now),
             stopping: Stopping::No,
             outputs: VecDeque::new(),
@@ -123,6 +128,7 @@ impl Control {
             build,
             entropy,
             driver_counters,
+            process,
         };
         control.arm_accepts();
         control
@@ -156,9 +162,9 @@ impl Control {
                 }
                 Event::Answered => {
                     if let Some(exchange) = self.connections.end(stream)
-                        && exchange.opened_call
+                        && let Some(call) = exchange.opened_call
                     {
-                        self.setup.record(Stage::Setup, now.saturating_duration_since(exchange.read_at));
+                        self.set_up(call, now.saturating_duration_since(exchange.read_at));
                     }
                 }
                 Event::Write(bytes) => self.outputs.push_back(Output::Write { stream, bytes }),
@@ -232,9 +238,10 @@ impl Control {
             FromWorker::Answered { call, answer } => self.call_answered(now, call, answer),
             FromWorker::Refused { call, why } => self.call_refused(now, call, &why),
             FromWorker::Connected(call) => self.call_connected(now, call),
-            FromWorker::Ended(report) => self.call_ended(now, report),
+            FromWorker::Ended(report, stages) => self.call_ended(now, report, *stages),
             FromWorker::Described(id, report) => self.described(now, id, report.as_deref()),
             FromWorker::Listed(id, reports) => self.listed(now, worker, id, reports),
+            FromWorker::Latency(id, stages) => self.measured(now, id, stages.map(|stages| *stages)),
             FromWorker::Stats(id, stats) => self.counted(now, worker, id, &stats),
             FromWorker::Load(report) => self.calls.loaded(worker, report),
             FromWorker::Stopped => {

@@ -9,6 +9,7 @@ pub mod fetch;
 pub mod mail;
 pub mod outbound;
 pub mod ports;
+pub mod process;
 pub mod resolver;
 pub mod signals;
 pub mod system;

@@ -177,6 +177,11 @@ impl JitterBuffer {
         self.ring.as_ref().is_some_and(|ring| !ring.is_empty())
     }
 
+    /// How many packets wait behind a gap.
+    pub fn waiting_packets(&self) -> usize {
+        self.ring.as_ref().map_or(0, Ring::held)
+    }
+
     /// How long a gap is waited for as of now.
     pub fn gap_wait(&self) -> Duration {
         self.lateness.wait()

@@ -16,7 +16,7 @@ use crate::close_reason::CloseReason;
 use crate::peer::PeerReport;
 use crate::peer::sdp::Offer;
 use crate::realtime::SessionSettings;
-use crate::stats::{StageLatency, WorkerStats};
+use crate::stats::{StageLatency, Stages, WorkerStats};
 
 /// Ties an answer to the question that control put to a worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -55,6 +55,8 @@ pub enum ToWorker {
     Describe(RequestId, CallNumber),
     /// Report on all calls; answered by `Listed`.
     List(RequestId),
+    /// The histograms of one call; answered by `Latency`.
+    Latency(RequestId, CallNumber),
     /// Counters and histograms; answered by `Stats`.
     Stats(RequestId),
     /// End every call with [`CloseReason::ServerStopping`], answer `Stopped`, and be done.
@@ -106,12 +108,14 @@ pub enum FromWorker {
     },
     /// DTLS is up: media flows.
     Connected(CallNumber),
-    /// The call is over; this is its last report.
-    Ended(Box<CallReport>),
+    /// The call is over; this is its last report, and these are its histograms.
+    Ended(Box<CallReport>, Box<Stages>),
     /// A report that was asked for; `None` when the worker does not know the call (any more).
     Described(RequestId, Option<Box<CallReport>>),
     /// All calls of this worker.
     Listed(RequestId, Vec<CallReport>),
+    /// The histograms that were asked for; `None` when the worker does not know the call (any more).
+    Latency(RequestId, Option<Box<Stages>>),
     /// Counters and histograms of this worker.
     Stats(RequestId, Box<WorkerStats>),
     /// How loaded this worker is: some times a second while it has calls, and once after.

@@ -11,18 +11,20 @@ use std::sync::Arc;
 use tracing::{info, warn};
 
 use crate::agent::AgentConfig;
+use crate::audio;
 use crate::builtin::{BuiltinAgent, BuiltinOptions};
 use crate::call::CallConfig;
 use crate::config::{Config, Events, IoChoice, Upstream, is_private};
 use crate::control::{Control, ControlConfig};
 use crate::driver::mail::mailboxes;
 use crate::driver::ports::shares;
+use crate::driver::process::{self, ProcessUsage};
 use crate::driver::threads::{Threads, listen};
 use crate::driver::{self, Counters, Kind, Setup, outbound, resolver, signals, system};
 use crate::messages::Message;
 use crate::peer::identity::Identity;
 use crate::peer::sdp::Policy;
-use crate::stats::{BuildInfo, CounterReader};
+use crate::stats::{BuildInfo, CounterReader, ProcessReader, ProcessStats};
 use crate::worker::{LoadSettings, Worker, WorkerConfig};
 use crate::wss::Tls;
 
@@ -88,8 +90,10 @@ pub fn run(config: Config) -> Result<(), String> {
     }
     let _resolver = resolver::spawn(boxes.resolver, resolver::system_lookup())
         .map_err(|error| format!("no thread for the resolver: {error}"))?;
+    let events_counters = Arc::new(Counters::default());
+    counters.push(Arc::clone(&events_counters));
     let events = match &config.events {
-        Some(events) => Some(outbound::spawn(boxes.events, poster(events)?, Arc::clone(&counters))),
+        Some(events) => Some(outbound::spawn(boxes.events, poster(events)?, events_counters)),
         None => None,
     };
     let events = events.transpose().map_err(|error| format!("no thread for events: {error}"))?;
@@ -99,9 +103,14 @@ pub fn run(config: Config) -> Result<(), String> {
     setup.listener = Some(listener);
     counters.push(Arc::clone(&setup.counters));
     let control = ControlConfig {
-        build: BuildInfo { version: env!("CARGO_PKG_VERSION"), io: kind_label(chosen.kind) },
+        build: BuildInfo {
+            version: env!("CARGO_PKG_VERSION"),
+            io: kind_label(chosen.kind),
+            opus: audio::library_version(),
+        },
         entropy: system::entropy,
         driver_counters: CounterReader::new(move || Counters::sum(&counters)),
+        process: process_reader(process::unix_sec()),
         config: Arc::new(config),
     };
     announce(&control.config, address, media_ip);
@@ -163,6 +172,14 @@ pub fn check(config: &Config) -> Result<String, String> {
 
 fn cannot_listen(address: SocketAddr, error: &std::io::Error) -> String {
     format!("cannot listen on {address} (BRIDGE_LISTEN or PORT; --listen or --port): {error}")
+}
+
+/// What `/metrics` tells of the process, which started at `start_sec`.
+fn process_reader(start_sec: f64) -> ProcessReader {
+    ProcessReader::new(move || {
+        let ProcessUsage { cpu_sec, resident_bytes, virtual_bytes, open_fds, max_fds } = process::usage();
+        ProcessStats { cpu_sec, resident_bytes, virtual_bytes, open_fds, max_fds, start_sec: Some(start_sec) }
+    })
 }
 
 fn kind_label(kind: Kind) -> &'static str {

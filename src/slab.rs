@@ -59,6 +59,11 @@ impl<T> Slab<T> {
         Some(value)
     }
 
+    /// One more than the highest slot ever used.
+    pub fn slots(&self) -> u32 {
+        u32::try_from(self.entries.len()).expect("tables are bounded far below 2^32 by their owners")
+    }
+
     /// All values with their slots and generations.
     pub fn iter(&self) -> impl Iterator<Item = (u32, u32, &T)> {
         self.entries

@@ -5,6 +5,7 @@
 
 mod links;
 mod load;
+mod survey;
 #[cfg(test)]
 mod tests;
 mod timers;
@@ -23,9 +24,10 @@ use crate::io::{Datagram, Deadline, Fault, Input, Machine, Node, Output, StreamK
 use crate::messages::{CallReport, CallState, FromWorker, Message, OpenCall, OpenRefusal, Resolved, ToWorker};
 use crate::peer::sdp::Policy;
 use crate::slab::Slab;
-use crate::stats::{Stage, WorkerStats};
+use crate::stats::{Recorder, Stage, Stages, WorkerStats};
 use links::{CallKey, Links, Out};
 use load::Load;
+use survey::{Found, Surveys, reported};
 use timers::Timers;
 
 pub use load::LoadSettings;
@@ -73,7 +75,11 @@ pub struct Worker {
     load: Load,
     /// What the codecs of ended calls have taken.
     codec_ended: CodecTime,
+    /// What ended calls and the worker itself have counted.
     totals: WorkerStats,
+    /// What live and ended calls and the worker itself have measured.
+    recorder: Recorder,
+    surveys: Surveys,
     stopping: bool,
     stopped: bool,
 }
@@ -113,6 +119,8 @@ impl Worker {
             due_left: DUE_PER_TURN,
             codec_ended: CodecTime::default(),
             totals,
+            recorder: Recorder::new(),
+            surveys: Surveys::default(),
             stopping: false,
             stopped: false,
         }
@@ -147,13 +155,15 @@ impl Worker {
                 });
                 self.tell(FromWorker::Described(request, report.map(Box::new)));
             }
-            ToWorker::List(request) => {
-                let live = self.live().map(|call| reported(call, now)).collect();
-                self.tell(FromWorker::Listed(request, live));
+            ToWorker::Latency(request, number) => {
+                let key = self.by_number.get(&number);
+                let stages = key.map(|key| self.call(*key).map(|call| call.stages().clone()).unwrap_or_default());
+                self.tell(FromWorker::Latency(request, stages.map(Box::new)));
             }
+            ToWorker::List(request) => self.surveys.ask(now, request, Found::Calls(Vec::new())),
             ToWorker::Stats(request) => {
-                let stats = Box::new(self.stats(now));
-                self.tell(FromWorker::Stats(request, stats));
+                let begun = Found::Sums(Box::new(self.totals.clone()));
+                self.surveys.ask(now, request, begun);
             }
             ToWorker::Stop => {
                 self.stopping = true;
@@ -241,7 +251,7 @@ impl Worker {
             .map_err(|error| OpenRefusal::Offer { code: error.code(), text: error.to_string() })?;
         let phase = Duration::from_micros(u64::from(key.slot) * PHASE_STEP_US % FRAME_US);
         let number = open.call;
-        let mut out = self.links.out(key, number, self.config.index, &mut self.outputs);
+        let mut out = self.links.out(key, number, self.config.index, &mut self.outputs, &mut self.recorder);
         let config = &self.config.call;
         let made =
             catch_unwind(AssertUnwindSafe(|| Call::open(now, config, open, selected.usable, local, phase, &mut out)));
@@ -265,17 +275,11 @@ impl Worker {
         }
     }
 
-    fn live(&self) -> impl Iterator<Item = &Call> {
-        self.calls.iter().filter_map(|(_, _, slot)| match slot {
-            Slot::Live(call) => Some(&**call),
-            _ => None,
-        })
-    }
-
     /// Lets a call do something; then ends it if it is over or has panicked, and arms its next deadline.
     fn with_call(&mut self, now: Instant, key: CallKey, act: impl FnOnce(&mut Call, &mut Out<'_>)) {
         let Some(Slot::Live(call)) = self.calls.get_mut(key.slot, key.generation) else { return };
-        let mut out = self.links.out(key, call.number(), self.config.index, &mut self.outputs);
+        let (number, index) = (call.number(), self.config.index);
+        let mut out = self.links.out(key, number, index, &mut self.outputs, &mut self.recorder);
         let (awaited, was_connected) = (call.awaits_submit(), call.is_connected());
         let acted = catch_unwind(AssertUnwindSafe(|| {
             act(call, &mut out);
@@ -299,7 +303,6 @@ impl Worker {
         }
         self.timers.arm(key.slot, deadline);
         if !was_connected && call.is_connected() {
-            let number = call.number();
             self.tell(FromWorker::Connected(number));
         }
     }
@@ -316,12 +319,13 @@ impl Worker {
                 self.outputs.push_back(Output::CloseUdp { socket: key.socket() });
                 // Counted as taken, so that what was taken is what lives and what has ended.
                 self.totals.opened += 1;
-                self.ended(CallReport {
+                let report = CallReport {
                     state: CallState::Ended,
                     close: Some(reason),
                     close_detail: Some(detail).filter(|detail| !detail.is_empty()),
                     ..CallReport::empty(number)
-                });
+                };
+                self.ended(report, Stages::new());
             }
             Some(Slot::Closing) | None => {}
         }
@@ -330,7 +334,7 @@ impl Worker {
     /// Takes an ended call out: its last report goes to control, its socket and streams are closed.
     fn bury(&mut self, now: Instant, key: CallKey, panicked: Option<CloseReason>) {
         let Some(slot) = self.calls.get_mut(key.slot, key.generation) else { return };
-        let Slot::Live(call) = std::mem::replace(slot, Slot::Closing) else { return };
+        let Slot::Live(mut call) = std::mem::replace(slot, Slot::Closing) else { return };
         self.timers.arm(key.slot, None);
         self.by_number.remove(&call.number());
         self.links.abandon(now, key, &mut self.outputs);
@@ -339,40 +343,37 @@ impl Worker {
         let number = call.number();
         self.codec_ended = sum(self.codec_ended, call.codec_time());
         let report = catch_unwind(AssertUnwindSafe(|| {
-            let report = call.report(now);
-            let stages = call.stages().clone();
+            let (report, stages) = (call.report(now), call.take_stages());
             drop(call);
             (report, stages)
         }));
         let reason = panicked.or_else(|| report.as_ref().ok()?.0.close).unwrap_or(CloseReason::InternalError);
-        let report = if let Ok((report, stages)) = report {
-            add_report(&mut self.totals, &report);
-            self.totals.stages.merge(&stages);
-            report
-        } else {
-            CallReport::empty(number)
-        };
-        self.ended(CallReport { state: CallState::Ended, close: Some(reason), ..report });
+        let (report, stages) = report.unwrap_or_else(|_| (CallReport::empty(number), Stages::new()));
+        add_report(&mut self.totals, &report);
+        self.surveys.ended(key.slot, &report);
+        self.ended(CallReport { state: CallState::Ended, close: Some(reason), ..report }, stages);
     }
 
     /// Counts an ended call and tells control.
-    fn ended(&mut self, report: CallReport) {
+    fn ended(&mut self, report: CallReport, stages: Stages) {
         if let Some(index) = CloseReason::ALL.iter().position(|each| Some(*each) == report.close) {
             self.totals.ended[index] += 1;
         }
-        self.tell(FromWorker::Ended(Box::new(report)));
+        self.tell(FromWorker::Ended(Box::new(report), Box::new(stages)));
     }
 
-    fn stats(&self, now: Instant) -> WorkerStats {
-        let mut stats = self.totals.clone();
-        for call in self.live() {
-            if let Some(index) = CallState::LIVE.iter().position(|state| *state == call.state()) {
-                stats.live[index] += 1;
+    /// Does the next piece of what was asked about all calls.
+    fn survey(&mut self, now: Instant) {
+        let Some(done) = self.surveys.step(now, &self.calls) else { return };
+        let answer = match done.found {
+            Found::Calls(reports) => FromWorker::Listed(done.request, reports),
+            Found::Sums(mut sums) => {
+                self.recorder.rotate(now);
+                (sums.stages, sums.recent) = (self.recorder.total(), self.recorder.recent());
+                FromWorker::Stats(done.request, sums)
             }
-            add_report(&mut stats, &reported(call, now));
-            stats.stages.merge(call.stages());
-        }
-        stats
+        };
+        self.tell(answer);
     }
 
     fn handle_datagram(&mut self, now: Instant, datagram: Datagram<'_>) {
@@ -416,12 +417,18 @@ impl Worker {
         self.due_left = DUE_PER_TURN;
         for key in self.marked.drain(..) {
             if let Some(Slot::Live(call)) = self.calls.get_mut(key.slot, key.generation) {
-                call.submitted(now, &mut |late| self.load.frame_late(late));
+                call.submitted(now, &mut |stage, latency| {
+                    self.recorder.record(stage, latency);
+                    if stage == Stage::TickLate {
+                        self.load.frame_late(latency);
+                    }
+                });
             }
         }
         if let Some(woke_at) = self.woke_at.take() {
-            self.totals.stages.record(Stage::Turn, now.saturating_duration_since(woke_at));
+            self.recorder.record(Stage::Turn, now.saturating_duration_since(woke_at));
         }
+        self.recorder.rotate(now);
     }
 
     /// Measures the load when it is time, tells control, and has the encoders follow.
@@ -470,6 +477,7 @@ impl Machine for Worker {
         }
         self.woke_at.get_or_insert(now);
         self.measure_load(now);
+        let is_timeout = matches!(input, Input::Timeout);
         match input {
             Input::Datagram(datagram) => self.handle_datagram(now, datagram),
             Input::UdpBound { socket, port } => self.bound(now, CallKey::of(socket), port),
@@ -496,6 +504,10 @@ impl Machine for Worker {
             Input::Message(_) | Input::Stop | Input::Timeout | Input::Submitted => {}
         }
         self.run_due(now);
+        // At most once a turn, and behind the beats that were due.
+        if is_timeout {
+            self.survey(now);
+        }
     }
 
     fn poll_output(&mut self) -> Output<Message> {
@@ -514,13 +526,8 @@ impl Machine for Worker {
         }
         let calls = self.timers.next().map_or(Deadline::NEVER, |at| Deadline::at(at, "call"));
         let load = self.load.due(self.calls.len() as u32).map_or(Deadline::NEVER, |at| Deadline::at(at, "load"));
-        Output::Timeout(calls.min(self.links.deadline()).min(load))
+        Output::Timeout(calls.min(self.links.deadline()).min(self.surveys.deadline()).min(load))
     }
-}
-
-/// A call's report; one that cannot give it is shown empty and goes on: its own next step will show what is wrong.
-fn reported(call: &Call, now: Instant) -> CallReport {
-    catch_unwind(AssertUnwindSafe(|| call.report(now))).unwrap_or_else(|_| CallReport::empty(call.number()))
 }
 
 fn sum(a: CodecTime, b: CodecTime) -> CodecTime {

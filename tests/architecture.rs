@@ -53,8 +53,8 @@ const MODULES: &[(&str, &[&str])] = &[
     (
         "server",
         &[
-            "agent", "builtin", "call", "config", "control", "driver", "io", "messages", "peer", "stats", "worker",
-            "wss",
+            "agent", "audio", "builtin", "call", "config", "control", "driver", "io", "messages", "peer", "stats",
+            "worker", "wss",
         ],
     ),
     ("latency", &["driver"]),

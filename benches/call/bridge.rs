@@ -20,7 +20,7 @@ use voice_media_bridge::io::{Datagram, Entropy, Input, Machine, Node, Output, So
 use voice_media_bridge::messages::{FromWorker, Message, Resolved, ToWorker};
 use voice_media_bridge::peer::identity::Identity;
 use voice_media_bridge::peer::sdp::Policy;
-use voice_media_bridge::stats::{BuildInfo, CounterReader};
+use voice_media_bridge::stats::{BuildInfo, CounterReader, ProcessReader};
 use voice_media_bridge::worker::{LoadSettings, Worker, WorkerConfig};
 
 use crate::relay::Relay;
@@ -170,10 +170,16 @@ impl Bridge {
             load: LoadSettings::fixed(opus_complexity),
         });
         let now = Instant::now();
-        let build = BuildInfo { version: "bench", io: "bench" };
+        let build = BuildInfo { version: "bench", io: "bench", opus: "" };
         let control = Control::new(
             now,
-            ControlConfig { config: Arc::new(config), build, entropy, driver_counters: CounterReader::default() },
+            ControlConfig {
+                config: Arc::new(config),
+                build,
+                entropy,
+                driver_counters: CounterReader::default(),
+                process: ProcessReader::default(),
+            },
         );
         let mut bridge = Self {
             now,

@@ -4,7 +4,7 @@
 //! over comes from a slice whose length goes with it. libopus keeps no global state, so a codec may move between
 //! threads; it is never shared. No other file names the C library.
 
-use std::ffi::c_int;
+use std::ffi::{CStr, c_int};
 use std::ptr::{self, NonNull};
 
 use opusic_sys as sys;
@@ -164,6 +164,13 @@ impl Drop for Decoder {
         // SAFETY: the state came from `opus_decoder_create` and nothing uses it after its owner.
         unsafe { sys::opus_decoder_destroy(self.state.as_ptr()) }
     }
+}
+
+/// What the library calls itself: `libopus 1.6.1`.
+pub fn library_version() -> &'static str {
+    // SAFETY: the library returns a string of its own that ends with a zero and lasts as long as the program.
+    let name = unsafe { CStr::from_ptr(sys::opus_get_version_string()) };
+    name.to_str().unwrap_or("unknown")
 }
 
 /// Samples that a packet decodes to, at most [`PACKET_SAMPLES_MAX`].

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::downlink::Beat;
 use crate::playout::ItemId;
-use crate::stats::{Stage, Stages};
+use crate::stats::Stage;
 
 /// Marks of one kind that one turn may set. A turn longer than this many frames has worse problems than a lost sample.
 const MARKS_MAX: usize = 64;
@@ -83,10 +83,9 @@ impl Marks {
             || self.barge_in.is_some()
     }
 
-    /// Everything put out so far was handed to the kernel at `now`. `beat` is told how late each frame was.
-    pub(super) fn submitted(&mut self, now: Instant, stages: &mut Stages, beat: &mut dyn FnMut(Duration)) {
-        self.due.iter().for_each(|due| beat(now.saturating_duration_since(*due)));
-        let mut record = |stage, from| stages.record(stage, now.saturating_duration_since(from));
+    /// Everything put out so far was handed to the kernel at `now`.
+    pub(super) fn submitted(&mut self, now: Instant, mut record: impl FnMut(Stage, Duration)) {
+        let mut record = |stage, from| record(stage, now.saturating_duration_since(from));
         self.appended.drain(..).for_each(|from| record(Stage::Uplink, from));
         self.due.drain(..).for_each(|from| record(Stage::TickLate, from));
         self.reply.take().into_iter().for_each(|from| record(Stage::Downlink, from));

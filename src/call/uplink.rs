@@ -201,6 +201,11 @@ impl Uplink {
         self.buffer.deadline().map_or(Deadline::NEVER, |at| Deadline::at(at, "uplink silence or gap"))
     }
 
+    /// Packets that wait behind a gap.
+    pub fn waiting_packets(&self) -> usize {
+        self.buffer.waiting_packets()
+    }
+
     /// What happened so far.
     pub fn report(&self) -> UplinkReport {
         let counts = self.buffer.counts();

@@ -37,8 +37,8 @@ pub(super) struct Exchange {
     pub(super) route: &'static str,
     /// Which call it is about, for the log.
     pub(super) call: Option<LogId>,
-    /// Whether its answer is a call's first: the `setup` stage.
-    pub(super) opened_call: bool,
+    /// The call whose first answer it gets: the `setup` stage.
+    pub(super) opened_call: Option<CallNumber>,
     /// The call whose connection it waits for, and until when.
     pub(super) waits_for: Option<CallNumber>,
     pub(super) waits_until: Option<Instant>,
@@ -52,7 +52,7 @@ impl Exchange {
             method,
             route: "none",
             call: None,
-            opened_call: false,
+            opened_call: None,
             waits_for: None,
             waits_until: None,
             answered: false,

@@ -3,17 +3,18 @@
 use std::time::Instant;
 
 use crate::call_id::CallNumber;
-use crate::messages::{CallReport, CallState, RequestId, ToWorker};
-use crate::stats::{self, WorkerStats};
+use crate::messages::{CallReport, RequestId, ToWorker};
+use crate::stats::{self, Stage, Stages, WorkerStats};
 
 use super::answer::{Refusal, json_response, response};
 use super::calls::Phase;
 use super::connections::Ticket;
+use super::latency::Form;
 use super::timers::Timer;
 use super::{Control, WORKER_TIME_MAX, json};
 
-/// Questions under way at once: workers answer within a millisecond, and each may hold the histograms of a process
-/// (100 kB).
+/// Questions under way at once: workers answer within some turns of their loops, and each may hold the histograms of a
+/// process (400 kB).
 const GATHERS_MAX: usize = 128;
 
 /// A question under way.
@@ -29,7 +30,9 @@ pub(super) struct Gather {
 enum Question {
     Describe(CallNumber),
     List(Vec<CallReport>),
-    Stats(Box<WorkerStats>),
+    CallLatency(CallNumber, Form),
+    Metrics(Box<WorkerStats>),
+    Latency(Box<WorkerStats>, Form),
 }
 
 impl Control {
@@ -51,7 +54,24 @@ impl Control {
     }
 
     pub(super) fn metrics(&mut self, now: Instant, ticket: Ticket) {
-        self.ask(now, ticket, self.present_workers(), Question::Stats(Box::default()));
+        self.ask(now, ticket, self.present_workers(), Question::Metrics(Box::default()));
+    }
+
+    /// Answers with the latencies of this call, from its worker where it lives.
+    pub(super) fn call_latency_of(&mut self, now: Instant, ticket: Ticket, number: CallNumber, form: Form) {
+        let Some(call) = self.calls.by_number(number) else {
+            return self.refuse(now, ticket, &super::sessions::unknown_session());
+        };
+        if let Phase::Ended { latency, .. } = &call.phase {
+            let response = self.call_latency_response(now, call, &latency.unpack(), form);
+            return self.answer(now, ticket, response);
+        }
+        let worker = call.worker;
+        self.ask(now, ticket, vec![worker], Question::CallLatency(number, form));
+    }
+
+    pub(super) fn latency(&mut self, now: Instant, ticket: Ticket, form: Form) {
+        self.ask(now, ticket, self.present_workers(), Question::Latency(Box::default(), form));
     }
 
     fn present_workers(&self) -> Vec<u16> {
@@ -75,7 +95,8 @@ impl Control {
                 match &question {
                     Question::Describe(call) => ToWorker::Describe(id, *call),
                     Question::List(_) => ToWorker::List(id),
-                    Question::Stats(_) => ToWorker::Stats(id),
+                    Question::CallLatency(call, _) => ToWorker::Latency(id, *call),
+                    Question::Metrics(_) | Question::Latency(..) => ToWorker::Stats(id),
                 },
             );
         }
@@ -95,8 +116,7 @@ impl Control {
                 self.answer(now, gather.ticket, json_response(200, body));
             }
             (Some(call), None) if !matches!(call.phase, Phase::Ended { .. }) => {
-                let refusal = Refusal::new(500, "internal", "The call's worker does not know the call.");
-                self.refuse(now, gather.ticket, &refusal);
+                self.refuse(now, gather.ticket, &call_unknown_to_its_worker());
             }
             // It ended meanwhile, or is forgotten.
             _ => self.describe(now, gather.ticket, number),
@@ -114,10 +134,29 @@ impl Control {
 
     pub(super) fn counted(&mut self, now: Instant, worker: u16, id: RequestId, stats: &WorkerStats) {
         let Some(gather) = self.gathers.get_mut(&id) else { return };
-        if let Question::Stats(sum) = &mut gather.question {
+        if let Question::Metrics(sum) | Question::Latency(sum, _) = &mut gather.question {
             sum.merge(stats);
             gather.missing.retain(|other| *other != worker);
             self.finish_if_whole(now, id);
+        }
+    }
+
+    /// A worker has told the histograms of a call.
+    pub(super) fn measured(&mut self, now: Instant, id: RequestId, stages: Option<Stages>) {
+        let Some(gather) = self.gathers.remove(&id) else { return };
+        self.timers.disarm(gather.until, Timer::Gather(id));
+        let Question::CallLatency(number, form) = gather.question else { return };
+        match (self.calls.by_number(number), stages) {
+            (Some(call), Some(mut stages)) if !matches!(call.phase, Phase::Ended { .. }) => {
+                call.setup.into_iter().for_each(|setup| stages.record(Stage::Setup, setup));
+                let response = self.call_latency_response(now, call, &stages, form);
+                self.answer(now, gather.ticket, response);
+            }
+            (Some(call), None) if !matches!(call.phase, Phase::Ended { .. }) => {
+                self.refuse(now, gather.ticket, &call_unknown_to_its_worker());
+            }
+            // It ended meanwhile, or is forgotten.
+            _ => self.call_latency_of(now, gather.ticket, number, form),
         }
     }
 
@@ -146,20 +185,36 @@ impl Control {
         let Some(gather) = self.gathers.remove(&id) else { return };
         self.timers.disarm(gather.until, Timer::Gather(id));
         match gather.question {
-            Question::Describe(number) => self.describe_the_gone(now, gather.ticket, number),
+            Question::Describe(number) if self.has_ended(number) => self.describe(now, gather.ticket, number),
+            Question::CallLatency(number, form) if self.has_ended(number) => {
+                self.call_latency_of(now, gather.ticket, number, form);
+            }
+            // The worker stopped before it could tell of the call.
+            Question::Describe(_) | Question::CallLatency(..) => {
+                self.refuse(now, gather.ticket, &super::sessions::stopping());
+            }
             Question::List(reports) => {
-                let live = reports.iter().filter(|report| report.state != CallState::Ended);
+                // A call may have ended since it was visited.
+                let live = reports.iter().filter(|report| !self.has_ended(report.call));
                 let views: Vec<_> =
                     live.filter_map(|report| Some(self.calls.by_number(report.call)?.view(report))).collect();
                 let body = json::sessions(&views);
                 self.answer(now, gather.ticket, json_response(200, body));
             }
-            Question::Stats(mut sum) => {
-                sum.stages.merge(&self.setup);
+            Question::Latency(mut sum, form) => {
+                sum.stages.merge(&self.recorder.total());
+                let response = self.latency_response(now, None, &sum.stages, form);
+                self.answer(now, gather.ticket, response);
+            }
+            Question::Metrics(mut sum) => {
+                self.recorder.rotate(now);
+                sum.stages.merge(&self.recorder.total());
+                sum.recent.merge(&self.recorder.recent());
                 self.stats.connections = self.connections.count() as u64;
                 self.stats.uptime_sec = now.saturating_duration_since(self.started).as_secs_f64();
                 self.stats.driver = self.driver_counters.read();
                 self.stats.workers = self.worker_stats(now);
+                self.stats.process = self.process.read();
                 let text = stats::render(&self.build, &self.stats, &sum);
                 let kind = "text/plain; version=0.0.4; charset=utf-8";
                 self.answer(now, gather.ticket, response(200, kind, text.into_bytes()));
@@ -177,15 +232,13 @@ impl Control {
         self.calls.places_mut().iter_mut().map(load).collect()
     }
 
-    /// The worker stopped before it could describe the call; it has reported the call's end before.
-    fn describe_the_gone(&mut self, now: Instant, ticket: Ticket, number: CallNumber) {
-        let ended = self.calls.by_number(number).is_some_and(|call| matches!(call.phase, Phase::Ended { .. }));
-        if ended {
-            self.describe(now, ticket, number);
-        } else {
-            self.refuse(now, ticket, &super::sessions::stopping());
-        }
+    fn has_ended(&self, number: CallNumber) -> bool {
+        self.calls.by_number(number).is_some_and(|call| matches!(call.phase, Phase::Ended { .. }))
     }
+}
+
+fn call_unknown_to_its_worker() -> Refusal {
+    Refusal::new(500, "internal", "The call's worker does not know the call.")
 }
 
 /// 503: these workers did not answer in time.

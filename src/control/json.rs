@@ -13,6 +13,7 @@ use serde_json::value::RawValue;
 
 use crate::close_reason::CloseReason;
 use crate::messages::CallReport;
+use crate::stats::StageDistribution;
 
 /// An object's members in the order sent.
 #[derive(Debug)]
@@ -257,6 +258,22 @@ pub(super) fn workers(calls_max: u32, workers: &[WorkerView]) -> Vec<u8> {
         workers: &'a [WorkerView],
     }
     bytes(&View { calls_max, workers })
+}
+
+/// Latencies of the process or of one call.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct LatencyView<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) call_id: Option<&'a str>,
+    pub(super) uptime_ms: u64,
+    pub(super) stages: Vec<StageDistribution>,
+}
+
+impl LatencyView<'_> {
+    pub(super) fn bytes(&self) -> Vec<u8> {
+        bytes(self)
+    }
 }
 
 #[cfg(test)]

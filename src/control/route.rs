@@ -16,6 +16,8 @@ pub(super) enum Resource {
     Sessions,
     Session(CallId),
     Activate(CallId),
+    SessionLatency(CallId),
+    Latency,
     BridgeStop,
 }
 
@@ -31,6 +33,8 @@ impl Resource {
             Self::Sessions => "/api/sessions",
             Self::Session(_) => "/api/sessions/{callId}",
             Self::Activate(_) => "/api/sessions/{callId}/activate",
+            Self::SessionLatency(_) => "/api/sessions/{callId}/latency",
+            Self::Latency => "/api/latency",
             Self::BridgeStop => "/bridge/stop",
         }
     }
@@ -38,7 +42,13 @@ impl Resource {
     /// For `Allow`.
     const fn methods(&self) -> &'static [Method] {
         match self {
-            Self::Page | Self::Health | Self::Ready | Self::Metrics | Self::Workers => &[Method::Get, Method::Head],
+            Self::Page
+            | Self::Health
+            | Self::Ready
+            | Self::Metrics
+            | Self::Workers
+            | Self::Latency
+            | Self::SessionLatency(_) => &[Method::Get, Method::Head],
             Self::Sessions => &[Method::Get, Method::Head, Method::Post],
             Self::Session(_) => &[Method::Get, Method::Head, Method::Put, Method::Delete],
             Self::Activate(_) | Self::BridgeStop => &[Method::Post],
@@ -87,6 +97,8 @@ fn named(path: &[&str]) -> Result<Resource, Refusal> {
         ["api", "sessions"] => Ok(Resource::Sessions),
         ["api", "sessions", call] if !call.is_empty() => id(call).map(Resource::Session),
         ["api", "sessions", call, "activate"] if !call.is_empty() => id(call).map(Resource::Activate),
+        ["api", "sessions", call, "latency"] if !call.is_empty() => id(call).map(Resource::SessionLatency),
+        ["api", "latency"] => Ok(Resource::Latency),
         ["bridge", "stop"] => Ok(Resource::BridgeStop),
         ["", ..] => {
             Err(Refusal::new(404, "not_found", "The path begins with //: take the / off the end of the base URL."))

@@ -9,11 +9,14 @@ use crate::close_reason::CloseReason;
 use crate::http::{Head, Method, Request, Response};
 use crate::messages::{CallReport, OpenCall, OpenRefusal, ToWorker};
 use crate::peer::sdp::Offer;
+use crate::stats::{PackedStages, Stage, Stages};
 
 use super::answer::{Refusal, json_response};
 use super::calls::{Call, Phase};
 use super::connections::Ticket;
+use super::end_log::log_end;
 use super::gather::worker_silent;
+use super::latency::latency_form;
 use super::route::{self, Resource};
 use super::session_request::{self, SessionRequest};
 use super::timers::Timer;
@@ -38,7 +41,7 @@ impl Control {
         let resource = resource?;
         let exchange = self.connections.exchange(ticket).expect("the request was just read");
         exchange.route = resource.label();
-        if let Resource::Session(call) | Resource::Activate(call) = &resource {
+        if let Resource::Session(call) | Resource::Activate(call) | Resource::SessionLatency(call) = &resource {
             exchange.call = Some(call.log_id());
         }
         if resource == Resource::Page && (path_token.is_some() || self.page.is_none()) {
@@ -77,6 +80,8 @@ impl Control {
             }
             (Resource::Session(call), _) => self.show(now, ticket, &call, waits_for_connected(head)?)?,
             (Resource::Activate(call), _) => self.activate(now, ticket, &call)?,
+            (Resource::SessionLatency(call), _) => self.call_latency(now, ticket, &call, latency_form(head)?)?,
+            (Resource::Latency, _) => self.latency(now, ticket, latency_form(head)?),
             (Resource::BridgeStop, _) => self.bridge_stop(now, ticket, &request.body)?,
         }
         Ok(())
@@ -171,6 +176,7 @@ impl Control {
             offer_hash,
             metadata: request.metadata,
             opened: now,
+            setup: None,
             phase: Phase::Opening { until, waiting: vec![ticket] },
             connected: false,
             closing: false,
@@ -297,7 +303,7 @@ impl Control {
         self.timers.disarm(until, Timer::Opening(number));
         for (index, ticket) in waiting.into_iter().enumerate() {
             if let Some(exchange) = self.connections.exchange(ticket) {
-                exchange.opened_call = index == 0;
+                exchange.opened_call = (index == 0).then_some(number);
             }
             self.answer(now, ticket, response.clone());
         }
@@ -351,14 +357,19 @@ impl Control {
     }
 
     /// A call is over.
-    pub(super) fn call_ended(&mut self, now: Instant, report: Box<CallReport>) {
+    pub(super) fn call_ended(&mut self, now: Instant, report: Box<CallReport>, mut stages: Stages) {
         let number = report.call;
         if let Some(log_id) = self.log_id(number) {
             log_end(log_id, &report);
         }
         self.tell_of_end(&report);
-        let waiting = self.calls.by_number_mut(number).map(|call| std::mem::take(&mut call.waiting));
-        let Some(phase) = self.calls.end(now, report, &mut self.timers) else { return };
+        let call = self.calls.by_number_mut(number);
+        if let Some(setup) = call.as_ref().and_then(|call| call.setup) {
+            stages.record(Stage::Setup, setup);
+        }
+        let waiting = call.map(|call| std::mem::take(&mut call.waiting));
+        let latency = PackedStages::pack(&stages);
+        let Some(phase) = self.calls.end(now, report, latency, &mut self.timers) else { return };
         if let Phase::Opening { until, waiting } = phase {
             self.timers.disarm(until, Timer::Opening(number));
             let refusal = Refusal::new(503, "ended", "The call was ended before it was answered.");
@@ -374,27 +385,6 @@ impl Control {
             self.describe(now, ticket, number);
         }
     }
-}
-
-/// One line on how a call went.
-fn log_end(log_id: crate::call_id::LogId, report: &CallReport) {
-    let reason = report.close.unwrap_or(CloseReason::InternalError);
-    tracing::info!(
-        call = %log_id,
-        number = report.call.0,
-        %reason,
-        blame = reason.blame().label(),
-        detail = report.close_detail.as_deref(),
-        duration_ms = report.duration_ms,
-        connected_ms = report.connected_ms,
-        packets_in = report.uplink.packets,
-        lost = report.uplink.lost,
-        packets_out = report.downlink.packets,
-        played_ms = report.downlink.played_ms,
-        responses = report.agent.responses,
-        barge_ins = report.agent.barge_ins,
-        "call ended"
-    );
 }
 
 /// The answer to an offer, as often as it is posted.

@@ -4,6 +4,7 @@ mod api;
 mod contract;
 mod fields;
 mod gate;
+mod latency;
 mod placement;
 mod server;
 mod stop;
@@ -21,7 +22,7 @@ use crate::close_reason::CloseReason;
 use crate::config::{Config, Flags};
 use crate::io::{Fault, Input, Machine, Node, Output, StreamKey};
 use crate::messages::{CallReport, CallState, Event, FromWorker, Message, OpenCall, OpenRefusal, ToWorker};
-use crate::stats::{BuildInfo, CounterReader, WorkerStats};
+use crate::stats::{BuildInfo, CounterReader, ProcessReader, Stages, WorkerStats};
 
 const OFFER: &str = include_str!("../../tests/fixtures/sdp/offer-live-2026-10-02.sdp");
 const ANSWER: &str = "v=0\r\no=- 9 9 IN IP4 198.51.100.7\r\n";
@@ -57,6 +58,10 @@ struct World {
     refusal: Option<OpenRefusal>,
     /// What the world was told.
     events: Vec<Event>,
+    /// What every call has measured.
+    stages: Stages,
+    /// What every worker has measured.
+    worker_stages: Stages<u64>,
     exited: bool,
 }
 
@@ -116,7 +121,7 @@ impl World {
     fn with(words: &[&str]) -> Self {
         let now = Instant::now();
         let entropy = |bytes: &mut [u8]| bytes.fill(0xab);
-        let build = BuildInfo { version: "1.2.3", io: "sim" };
+        let build = BuildInfo { version: "1.2.3", io: "sim", opus: "" };
         let control = Control::new(
             now,
             ControlConfig {
@@ -124,6 +129,7 @@ impl World {
                 build,
                 entropy,
                 driver_counters: CounterReader::default(),
+                process: ProcessReader::default(),
             },
         );
         let mut world = Self {
@@ -139,6 +145,8 @@ impl World {
             takes: true,
             refusal: None,
             events: Vec::new(),
+            stages: Stages::new(),
+            worker_stages: Stages::new(),
             exited: false,
         };
         world.run();
@@ -225,9 +233,13 @@ impl World {
                 let mine = self.calls.values().filter(|(at, _)| *at == worker);
                 FromWorker::Listed(id, mine.map(|(_, report)| report.clone()).collect())
             }
+            ToWorker::Latency(id, call) => {
+                FromWorker::Latency(id, self.calls.contains_key(&call).then(|| Box::new(self.stages.clone())))
+            }
             ToWorker::Stats(id) => {
-                let mut stats = WorkerStats { opened: 10, ..WorkerStats::default() };
-                stats.live[0] = self.calls.values().filter(|(at, _)| *at == worker).count() as u64;
+                let stages = self.worker_stages.clone();
+                let mut stats = WorkerStats { opened: 10, stages, ..WorkerStats::default() };
+                stats.gauges.live[0] = self.calls.values().filter(|(at, _)| *at == worker).count() as u64;
                 FromWorker::Stats(id, Box::new(stats))
             }
             ToWorker::Activate(_) => return,
@@ -252,7 +264,7 @@ impl World {
             report.state = CallState::Ended;
             report.close = Some(reason);
             report.close_detail = Some("in words".to_owned());
-            self.from(worker, FromWorker::Ended(Box::new(report)));
+            self.from(worker, FromWorker::Ended(Box::new(report), Box::new(self.stages.clone())));
         }
     }
 

@@ -97,6 +97,11 @@ impl Ring {
         self.end.since(self.next)
     }
 
+    /// Packets in their places, not yet taken.
+    pub(super) fn held(&self) -> usize {
+        self.held
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.held == 0
     }

@@ -8,7 +8,8 @@ mod names;
 use std::fmt::{self, Display, Write};
 use std::sync::Arc;
 
-use super::{Stage, WorkerStats};
+use super::{RECENT, Stage, WorkerStats};
+use crate::agent::Step;
 use crate::close_reason::CloseReason;
 use crate::messages::{CallState, LoadReport};
 
@@ -19,34 +20,59 @@ pub struct BuildInfo {
     pub version: &'static str,
     /// Driver in use, `uring` or `epoll`.
     pub io: &'static str,
+    /// The codec library, as it names itself.
+    pub opus: &'static str,
 }
 
-/// Reads counters that live elsewhere, by name. The default has none.
+/// Reads what lives elsewhere. The default reads nothing.
 #[derive(Clone)]
-pub struct CounterReader(Arc<dyn Fn() -> Vec<(&'static str, u64)> + Send + Sync>);
+pub struct Reader<T>(Arc<dyn Fn() -> T + Send + Sync>);
 
-impl CounterReader {
+/// Reads counters, by name.
+pub type CounterReader = Reader<Vec<(&'static str, u64)>>;
+
+/// Reads what the process uses.
+pub type ProcessReader = Reader<ProcessStats>;
+
+impl<T> Reader<T> {
     /// A reader that asks this.
-    pub fn new(read: impl Fn() -> Vec<(&'static str, u64)> + Send + Sync + 'static) -> Self {
+    pub fn new(read: impl Fn() -> T + Send + Sync + 'static) -> Self {
         Self(Arc::new(read))
     }
 
-    /// The counters now.
-    pub fn read(&self) -> Vec<(&'static str, u64)> {
+    /// What is so now.
+    pub fn read(&self) -> T {
         (self.0)()
     }
 }
 
-impl Default for CounterReader {
+impl<T: Default + 'static> Default for Reader<T> {
     fn default() -> Self {
-        Self::new(Vec::new)
+        Self::new(T::default)
     }
 }
 
-impl fmt::Debug for CounterReader {
+impl<T: fmt::Debug> fmt::Debug for Reader<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_map().entries(self.read()).finish()
+        self.read().fmt(f)
     }
+}
+
+/// What the process uses, as its host tells. What it does not tell is `None`.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct ProcessStats {
+    /// Processor time of all threads, user and system.
+    pub cpu_sec: Option<f64>,
+    /// Memory that is in RAM.
+    pub resident_bytes: Option<u64>,
+    /// Addresses in use.
+    pub virtual_bytes: Option<u64>,
+    /// Descriptors open.
+    pub open_fds: Option<u64>,
+    /// The limit on them.
+    pub max_fds: Option<u64>,
+    /// When it started, in seconds since 1970.
+    pub start_sec: Option<f64>,
 }
 
 /// What control counted.
@@ -70,6 +96,8 @@ pub struct ControlStats {
     pub driver: Vec<(&'static str, u64)>,
     /// The workers by their index.
     pub workers: Vec<WorkerLoad>,
+    /// What the process uses.
+    pub process: ProcessStats,
 }
 
 /// One worker as control sees it.
@@ -108,14 +136,18 @@ const BUCKETS_US: [(u64, &str); 18] = [
 
 /// Writes all metrics in Prometheus' text format 0.0.4.
 pub fn render(build: &BuildInfo, control: &ControlStats, workers: &WorkerStats) -> String {
-    let mut text = Text(String::with_capacity(32 * 1024));
+    let mut text = Text { text: String::with_capacity(48 * 1024), prefix: names::PREFIX };
 
-    text.family("build_info", "gauge", "What is running: version and the driver that moves packets.");
-    text.sample("build_info", &[("version", build.version), ("io", build.io)], 1);
+    text.family(
+        "build_info",
+        "gauge",
+        "What is running: version, the driver that moves packets, and the codec library.",
+    );
+    text.sample("build_info", &[("version", build.version), ("io", build.io), ("opus", build.opus)], 1);
     text.single("uptime_seconds", "gauge", "Time since the start.", control.uptime_sec);
 
     text.family("calls", "gauge", "Live calls by state.");
-    for (state, count) in CallState::LIVE.iter().zip(workers.live) {
+    for (state, count) in CallState::LIVE.iter().zip(workers.gauges.live) {
         text.sample("calls", &[("state", state.label())], count);
     }
     text.single("calls_limit", "gauge", "Calls at once allowed.", control.calls_max);
@@ -148,7 +180,24 @@ pub fn render(build: &BuildInfo, control: &ControlStats, workers: &WorkerStats) 
     text.report("agent", names::AGENT, workers.agent.counters());
 
     worker_loads(&mut text, &control.workers);
+    text.family("agent_connections", "gauge", "Connections to the model, by how far they are.");
+    for (step, count) in Step::ALL.iter().zip(workers.gauges.model) {
+        text.sample("agent_connections", &[("state", step.label())], count);
+    }
+    let queued_sec = workers.gauges.playout_queued_ms as f64 / 1e3;
+    text.single(
+        "playout_queued_seconds",
+        "gauge",
+        "Audio of the model that waits to be played, all calls.",
+        queued_sec,
+    );
+    let help = "Packets that wait in jitter buffers behind a gap, all calls.";
+    text.single("jitter_waiting_packets", "gauge", help, workers.gauges.jitter_packets);
+    let help = "Bytes for the model that the kernel has not taken, all calls.";
+    text.single("agent_unwritten_bytes", "gauge", help, workers.gauges.model_unwritten_bytes);
+
     stages(&mut text, workers);
+    recent(&mut text, workers);
 
     text.family("http_requests_total", "counter", "HTTP requests answered, by route and status.");
     for ((route, status), count) in &control.requests {
@@ -157,7 +206,8 @@ pub fn render(build: &BuildInfo, control: &ControlStats, workers: &WorkerStats) 
     text.single("http_connections", "gauge", "HTTP connections open.", control.connections);
     let help = "HTTP connections accepted.";
     text.single("http_connections_accepted_total", "counter", help, control.connections_accepted);
-    text.0
+    process(&mut text, &control.process);
+    text.text
 }
 
 fn worker_loads(text: &mut Text, workers: &[WorkerLoad]) {
@@ -199,42 +249,93 @@ fn stages(text: &mut Text, workers: &WorkerStats) {
     text.family("stage_duration_seconds", "histogram", &help);
     for stage in Stage::ALL {
         let histogram = workers.stages.get(*stage);
+        let (count, sum_us) = histogram.map_or((0, 0), |histogram| (histogram.count(), histogram.sum_us()));
         let label = ("stage", stage.label());
         for (us, le) in BUCKETS_US {
-            let count = histogram.count_at_most(us);
+            let count = histogram.map_or(0, |histogram| histogram.count_at_most(us));
             text.sample("stage_duration_seconds_bucket", &[label, ("le", le)], count);
         }
-        text.sample("stage_duration_seconds_bucket", &[label, ("le", "+Inf")], histogram.count());
-        text.sample("stage_duration_seconds_sum", &[label], histogram.sum_us() as f64 / 1e6);
-        text.sample("stage_duration_seconds_count", &[label], histogram.count());
+        text.sample("stage_duration_seconds_bucket", &[label, ("le", "+Inf")], count);
+        text.sample("stage_duration_seconds_sum", &[label], sum_us as f64 / 1e6);
+        text.sample("stage_duration_seconds_count", &[label], count);
     }
 }
 
+/// Quantiles that are shown of what is recent, with the text of their label.
+const QUANTILES: [(f64, &str); 5] = [(0.5, "0.5"), (0.9, "0.9"), (0.99, "0.99"), (0.999, "0.999"), (1.0, "1")];
+
+/// A summary, as client libraries have it: quantiles of a sliding window, sum and count since the start. A stage that
+/// was not recorded lately has no quantiles: a zero would be taken for a good one.
+fn recent(text: &mut Text, workers: &WorkerStats) {
+    let help = format!(
+        "Latency of the stages of the path over the last {} to {} s; sum and count since the start.",
+        RECENT.as_secs(),
+        2 * RECENT.as_secs()
+    );
+    text.family("stage_latency_seconds", "summary", &help);
+    for stage in Stage::ALL {
+        let label = ("stage", stage.label());
+        if let Some(histogram) = workers.recent.get(*stage) {
+            let values = histogram.at_quantiles(QUANTILES.map(|(quantile, _)| quantile));
+            for ((_, quantile), us) in QUANTILES.into_iter().zip(values) {
+                text.sample("stage_latency_seconds", &[label, ("quantile", quantile)], us as f64 / 1e6);
+            }
+        }
+        let total = workers.stages.get(*stage);
+        let (count, sum_us) = total.map_or((0, 0), |histogram| (histogram.count(), histogram.sum_us()));
+        text.sample("stage_latency_seconds_sum", &[label], sum_us as f64 / 1e6);
+        text.sample("stage_latency_seconds_count", &[label], count);
+    }
+}
+
+/// What every client library of Prometheus tells of its process, under the names that they all use.
+fn process(text: &mut Text, process: &ProcessStats) {
+    text.prefix = "process_";
+    let help = "Processor time of the process, user and system.";
+    text.optional("cpu_seconds_total", "counter", help, process.cpu_sec);
+    text.optional("resident_memory_bytes", "gauge", "Memory of the process that is in RAM.", process.resident_bytes);
+    text.optional("virtual_memory_bytes", "gauge", "Addresses that the process uses.", process.virtual_bytes);
+    text.optional("open_fds", "gauge", "Descriptors that the process has open.", process.open_fds);
+    text.optional("max_fds", "gauge", "Descriptors that the process may have open.", process.max_fds);
+    text.optional("start_time_seconds", "gauge", "When the process started, since 1970.", process.start_sec);
+}
+
 /// The text so far.
-struct Text(String);
+struct Text {
+    text: String,
+    /// What the names that follow begin with.
+    prefix: &'static str,
+}
 
 impl Text {
     /// Opens a family. `help` contains neither line ends nor backslashes.
     fn family(&mut self, name: &str, kind: &str, help: &str) {
-        let prefix = names::PREFIX;
-        let _ = writeln!(self.0, "# HELP {prefix}{name} {help}\n# TYPE {prefix}{name} {kind}");
+        let prefix = self.prefix;
+        let _ = writeln!(self.text, "# HELP {prefix}{name} {help}\n# TYPE {prefix}{name} {kind}");
     }
 
     fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: impl Display) {
-        let _ = write!(self.0, "{}{name}", names::PREFIX);
+        let _ = write!(self.text, "{}{name}", self.prefix);
         for (index, (label, text)) in labels.iter().enumerate() {
             let open = if index == 0 { '{' } else { ',' };
             let text = text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
-            let _ = write!(self.0, "{open}{label}=\"{text}\"");
+            let _ = write!(self.text, "{open}{label}=\"{text}\"");
         }
         let close = if labels.is_empty() { "" } else { "}" };
-        let _ = writeln!(self.0, "{close} {value}");
+        let _ = writeln!(self.text, "{close} {value}");
     }
 
     /// A family of one sample without labels.
     fn single(&mut self, name: &str, kind: &str, help: &str, value: impl Display) {
         self.family(name, kind, help);
         self.sample(name, &[], value);
+    }
+
+    /// The same of what may be unknown.
+    fn optional(&mut self, name: &str, kind: &str, help: &str, value: Option<impl Display>) {
+        if let Some(value) = value {
+            self.single(name, kind, help, value);
+        }
     }
 
     /// The counters of a report. One without a name of its own is shown under that of its field: a number that is
@@ -266,7 +367,7 @@ mod tests {
     use super::*;
 
     fn filled() -> String {
-        let build = BuildInfo { version: "1.2.3", io: "uring" };
+        let build = BuildInfo { version: "1.2.3", io: "uring", opus: "libopus 1.6" };
         let mut control = ControlStats { connections: 3, calls_max: 200, uptime_sec: 12.5, ..ControlStats::default() };
         control.driver = vec![("datagrams_truncated", 9)];
         let report = LoadReport { busy: 0.5, complexity: 3, thread_ns: 10_000_000_000, ..LoadReport::default() };
@@ -275,13 +376,19 @@ mod tests {
         control.requests.insert(("/api/sessions/{callId}", 200), 7);
         control.requests.insert(("none", 400), 1);
         control.refused.insert("full", 2);
-        let mut workers = WorkerStats { live: [1, 2, 3, 4], opened: 10, ..WorkerStats::default() };
+        let mut workers = WorkerStats { opened: 10, ..WorkerStats::default() };
+        workers.gauges.live = [1, 2, 3, 4];
         workers.ended = vec![5; CloseReason::ALL.len()];
         workers.uplink.appended_ms = 1_500;
         workers.peer.rtp_received = 42;
         for us in [40, 90, 3_000, 45_000_000] {
             workers.stages.record(Stage::Setup, Duration::from_micros(us));
+            workers.recent.record(Stage::Setup, Duration::from_micros(us));
         }
+        workers.gauges.model[Step::Live as usize] = 4;
+        workers.gauges.playout_queued_ms = 2_500;
+        control.process.resident_bytes = Some(4096);
+        control.process.cpu_sec = Some(1.25);
         render(&build, &control, &workers)
     }
 
@@ -293,7 +400,7 @@ mod tests {
     fn counts_appear_under_their_names_in_base_units() {
         let text = filled();
         for line in [
-            "build_info{version=\"1.2.3\",io=\"uring\"} 1",
+            "build_info{version=\"1.2.3\",io=\"uring\",opus=\"libopus 1.6\"} 1",
             "uptime_seconds 12.5",
             "driver_datagrams_truncated_total 9",
             "calls{state=\"held\"} 3",
@@ -316,9 +423,21 @@ mod tests {
             "stage_duration_seconds_bucket{stage=\"setup\",le=\"+Inf\"} 4",
             "stage_duration_seconds_count{stage=\"setup\"} 4",
             "stage_duration_seconds_count{stage=\"uplink\"} 0",
+            "stage_latency_seconds{stage=\"setup\",quantile=\"0.5\"} 0.00009",
+            "stage_latency_seconds{stage=\"setup\",quantile=\"0.99\"} 45.088767",
+            "stage_latency_seconds_count{stage=\"setup\"} 4",
+            "agent_connections{state=\"live\"} 4",
+            "agent_connections{state=\"resolving\"} 0",
+            "playout_queued_seconds 2.5",
         ] {
             assert!(has(&text, line), "{line} is missing in\n{text}");
         }
+        assert!(
+            text.contains("\nprocess_resident_memory_bytes 4096\n")
+                && text.contains("\nprocess_cpu_seconds_total 1.25\n")
+        );
+        assert!(!text.contains("process_open_fds"), "what is unknown is not shown");
+        assert!(!text.contains("{stage=\"uplink\",quantile"), "nor is what did not happen lately");
     }
 
     #[test]
@@ -330,7 +449,8 @@ mod tests {
             if let Some(help) = line.strip_prefix("# HELP ") {
                 let (name, help) = help.split_once(' ').unwrap();
                 assert!(families.insert(name) && help.ends_with('.'), "{line}");
-                assert!(name.starts_with("voice_media_bridge_") && !help.contains('\\'), "{line}");
+                assert!(["voice_media_bridge_", "process_"].iter().any(|prefix| name.starts_with(prefix)), "{line}");
+                assert!(!help.contains('\\'), "{line}");
             } else if let Some(kind) = line.strip_prefix("# TYPE ") {
                 current = kind.split_once(' ').unwrap();
                 assert_eq!(current.1 == "counter", current.0.ends_with("_total"), "{line}");

@@ -14,6 +14,7 @@ use crate::call_id::CallNumber;
 use crate::io::{Deadline, Node, Output, SocketKey, StreamKey};
 use crate::messages::{Message, Resolve};
 use crate::slab::Slab;
+use crate::stats::{Recorder, Stage};
 
 /// A stream whose call has ended may take this long to deliver its goodbye.
 const GOODBYE_MAX: Duration = Duration::from_secs(1);
@@ -61,8 +62,9 @@ impl Links {
         number: CallNumber,
         worker: u16,
         outputs: &'a mut VecDeque<Output<Message>>,
+        recorder: &'a mut Recorder,
     ) -> Out<'a> {
-        Out { key, number, worker, links: self, outputs }
+        Out { key, number, worker, links: self, outputs, recorder }
     }
 
     /// Whose stream this is.
@@ -170,6 +172,7 @@ pub(super) struct Out<'a> {
     worker: u16,
     links: &'a mut Links,
     outputs: &'a mut VecDeque<Output<Message>>,
+    recorder: &'a mut Recorder,
 }
 
 impl CallSink for Out<'_> {
@@ -195,5 +198,9 @@ impl CallSink for Out<'_> {
 
     fn close_stream(&mut self, attempt: Attempt) {
         self.links.give_up(self.key, attempt, self.outputs);
+    }
+
+    fn measured(&mut self, stage: Stage, latency: Duration) {
+        self.recorder.record(stage, latency);
     }
 }

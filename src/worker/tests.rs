@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::*;
 use crate::agent::AgentConfig;
 use crate::call_id::CallId;
-use crate::messages::StartMedia;
+use crate::messages::{RequestId, StartMedia};
 use crate::peer::identity::Identity;
 use crate::peer::sdp::Offer;
 use crate::realtime::SessionSettings;
@@ -71,6 +71,10 @@ fn open(worker: &mut Worker, now: Instant, number: u64) -> CallKey {
     key
 }
 
+fn live(worker: &Worker) -> usize {
+    worker.calls.iter().filter(|(_, _, slot)| matches!(slot, Slot::Live(_))).count()
+}
+
 #[test]
 fn a_call_that_panics_is_counted_and_ends_alone() {
     let (mut worker, now) = (worker(), Instant::now());
@@ -83,7 +87,7 @@ fn a_call_that_panics_is_counted_and_ends_alone() {
     loop {
         match worker.poll_output() {
             Output::CloseUdp { socket } => closed.push(CallKey::of(socket)),
-            Output::Message { message: Message::FromWorker { event: FromWorker::Ended(report), .. }, .. } => {
+            Output::Message { message: Message::FromWorker { event: FromWorker::Ended(report, _), .. }, .. } => {
                 ended.push((report.call, report.close));
             }
             Output::Timeout(_) => break,
@@ -92,7 +96,7 @@ fn a_call_that_panics_is_counted_and_ends_alone() {
     }
     assert_eq!(closed, [faulty]);
     assert_eq!(ended, [(CallNumber(1), Some(CloseReason::InternalError))]);
-    assert_eq!((worker.totals.panics, worker.live().count()), (1, 1));
+    assert_eq!((worker.totals.panics, live(&worker)), (1, 1));
     assert!(worker.call(other).is_some_and(|call| call.end().is_none()), "the other call goes on");
     worker.handle_input(now, Input::UdpClosed { socket: faulty.socket() });
     assert_eq!(worker.calls.len(), 1, "the slot is given back");
@@ -160,4 +164,86 @@ fn encoders_follow_the_load_of_their_core_and_control_is_told() {
     assert!(last.complexity == 0 && last.busy > 0.99 && last.calls == 1, "{last:?}");
     let late = open(&mut worker, now, 2);
     assert_eq!(worker.call(late).map(Call::complexity), Some(0), "a new call begins as the others go on");
+}
+
+/// Lets one turn pass; what the worker told control in it.
+fn turn(worker: &mut Worker, now: Instant) -> Vec<FromWorker> {
+    worker.handle_input(now, Input::Timeout);
+    let mut told = Vec::new();
+    loop {
+        match worker.poll_output() {
+            Output::Message { message: Message::FromWorker { event, .. }, .. } => told.push(event),
+            Output::Timeout(_) => break,
+            _ => {}
+        }
+    }
+    worker.handle_input(now, Input::Submitted);
+    told
+}
+
+fn ask(worker: &mut Worker, now: Instant, question: ToWorker) {
+    worker.handle_input(now, Input::Message(Message::ToWorker(question)));
+}
+
+fn sums(told: Vec<FromWorker>) -> Option<WorkerStats> {
+    told.into_iter().find_map(|event| match event {
+        FromWorker::Stats(_, stats) => Some(*stats),
+        _ => None,
+    })
+}
+
+#[test]
+fn calls_are_listed_a_few_a_turn_and_the_answer_has_all() {
+    let (mut worker, now) = (worker(), Instant::now());
+    for number in 0..20 {
+        open(&mut worker, now, number);
+    }
+    turn(&mut worker, now);
+    ask(&mut worker, now, ToWorker::List(RequestId(7)));
+    for _ in 0..2 {
+        assert!(turn(&mut worker, now).is_empty(), "8 of 20 calls a turn");
+        let Output::Timeout(deadline) = worker.poll_output() else { panic!("drained above") };
+        assert_eq!((deadline.at, deadline.reason), (Some(now), "survey"), "the next turn comes at once");
+    }
+    let told = turn(&mut worker, now);
+    let [FromWorker::Listed(RequestId(7), reports)] = &told[..] else { panic!("{told:?}") };
+    let numbers: Vec<u64> = reports.iter().map(|report| report.call.0).collect();
+    assert_eq!(numbers, (0..20).collect::<Vec<u64>>());
+    let Output::Timeout(deadline) = worker.poll_output() else { panic!("drained above") };
+    assert_ne!(deadline.reason, "survey");
+}
+
+#[test]
+fn a_call_that_ends_while_calls_are_counted_is_counted_once() {
+    let (mut worker, now) = (worker(), Instant::now());
+    for number in 0..100 {
+        open(&mut worker, now, number);
+    }
+    turn(&mut worker, now);
+    ask(&mut worker, now, ToWorker::Stats(RequestId(1)));
+    assert!(turn(&mut worker, now).is_empty(), "64 of 100 calls a turn");
+    let before = sums(turn(&mut worker, now)).expect("all are counted");
+    assert_eq!((before.gauges.live[0], before.gauges.model[0], before.opened), (100, 100, 100));
+    assert!(before.peer.datagrams_sent >= 100, "each call has sent its first check");
+
+    ask(&mut worker, now, ToWorker::Stats(RequestId(2)));
+    assert!(turn(&mut worker, now).is_empty());
+    for visited_or_not in [3, 97] {
+        ask(&mut worker, now, ToWorker::Hangup(CallNumber(visited_or_not), CloseReason::Hangup));
+    }
+    let meanwhile = sums(turn(&mut worker, now)).expect("all are counted");
+    assert_eq!(meanwhile.peer.datagrams_sent, before.peer.datagrams_sent);
+    ask(&mut worker, now, ToWorker::Stats(RequestId(3)));
+    turn(&mut worker, now);
+    let after = sums(turn(&mut worker, now)).expect("all are counted");
+    assert_eq!(after.peer.datagrams_sent, before.peer.datagrams_sent);
+    assert_eq!((after.gauges.live[0], after.ended.iter().sum::<u64>()), (98, 2));
+}
+
+#[test]
+fn questions_that_nobody_waits_for_do_not_pile_up() {
+    let (mut worker, now) = (worker(), Instant::now());
+    (0..1_000).for_each(|request| ask(&mut worker, now, ToWorker::List(RequestId(request))));
+    let answered = std::iter::from_fn(|| Some(turn(&mut worker, now).len()).filter(|told| *told > 0)).count();
+    assert_eq!(answered, 256, "the newest");
 }

@@ -95,6 +95,10 @@ fn run(io: &str, format: &str, media_ports: &str) {
     let (_, agent_log) = agent.terminate(PATIENCE);
     println!("{io}: {} KiB of log, {} KiB of the agent's", log.len() >> 10, agent_log.len() >> 10);
     assert!(log.contains("call answered") && log.contains("DEBUG"), "it is the whole log:\n{log}");
+    let end = log.lines().find(|line| line.contains("call ended")).expect("a line for the call's end");
+    for field in ["connect_us", "uplink_p50_us", "tick_late_p99_us", "jitter_wait_max_us"] {
+        assert!(end.contains(field), "{field} is missing in {end}");
+    }
     assert!(log.len() < LOG_BYTES_MAX && agent_log.len() < LOG_BYTES_MAX, "{} and {}", log.len(), agent_log.len());
     let passwords = [password(&offer), password(&answer)];
     let shown = [TOKEN, WRONG_TOKEN, API_KEY, FROM, TO, CALL, WORDS, "a=ice-pwd", "inline:"];

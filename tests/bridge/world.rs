@@ -21,7 +21,7 @@ use voice_media_bridge::io::{Datagram, Entropy, Fault, Input, Machine, Node, Out
 use voice_media_bridge::messages::{Message, Resolved};
 use voice_media_bridge::peer::identity::Identity;
 use voice_media_bridge::peer::sdp::Policy;
-use voice_media_bridge::stats::{BuildInfo, CounterReader};
+use voice_media_bridge::stats::{BuildInfo, CounterReader, ProcessReader};
 use voice_media_bridge::worker::{LoadSettings, Worker, WorkerConfig};
 
 use crate::relay::Relay;
@@ -146,10 +146,16 @@ impl World {
             },
             load: LoadSettings::fixed(0),
         });
-        let build = BuildInfo { version: "test", io: "world" };
+        let build = BuildInfo { version: "test", io: "world", opus: "" };
         let control = Control::new(
             now,
-            ControlConfig { config: Arc::new(config), build, entropy, driver_counters: CounterReader::default() },
+            ControlConfig {
+                config: Arc::new(config),
+                build,
+                entropy,
+                driver_counters: CounterReader::default(),
+                process: ProcessReader::default(),
+            },
         );
         let mut world = Self {
             now,

@@ -283,7 +283,7 @@ fn setup_is_measured_from_the_request_to_the_answer_written_once_per_call() {
     world.takes = true;
     world.prompt = true;
     world.post(ID);
-    let setup = world.control.setup.get(crate::stats::Stage::Setup).percentiles().unwrap();
+    let setup = world.control.recorder.total().get(crate::stats::Stage::Setup).unwrap().percentiles().unwrap();
     assert_eq!(setup.count, 1);
     assert!((6_900..=7_100).contains(&setup.p50_us), "{setup:?}");
 }
