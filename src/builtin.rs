@@ -32,6 +32,11 @@ use crate::messages::Message;
 
 use connection::Connection;
 
+/// Speech for whoever needs some: the greeting as 24 kHz mono PCM, 4.1 s.
+pub fn recording() -> Arc<[i16]> {
+    greeting::greeting()
+}
+
 /// Connections at once. One that listens to a long monologue holds 3 MiB for it; most hold some 50 KiB.
 pub const CONNECTIONS_MAX: usize = 1_024;
 

@@ -11,6 +11,7 @@ pub mod resolver;
 pub mod signals;
 pub mod system;
 pub mod threads;
+pub mod tools;
 
 mod counters;
 mod epoll;

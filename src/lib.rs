@@ -62,6 +62,7 @@ pub mod driver;
 pub mod http;
 pub mod io;
 pub mod jitter;
+pub mod load;
 pub mod messages;
 pub mod peer;
 pub mod playout;

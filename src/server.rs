@@ -4,6 +4,8 @@
 //! model is configured, the built-in agent on threads beside them. This file decides and connects; it must not do any of
 //! their work.
 
+pub mod load;
+
 use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;

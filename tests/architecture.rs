@@ -47,17 +47,18 @@ const MODULES: &[(&str, &[&str])] = &[
     ("worker", &["agent", "call", "call_id", "close_reason", "io", "messages", "peer", "slab", "stats"]),
     ("http", &[]),
     ("relay", &[]),
+    ("load", &["audio", "http", "io", "relay", "slab", "stats"]),
     ("control", &["call_id", "close_reason", "config", "http", "io", "messages", "peer", "realtime", "slab", "stats"]),
     ("builtin", &["io", "messages", "slab", "wss"]),
     ("driver", &["call_id", "config", "io", "messages"]),
     (
         "server",
         &[
-            "agent", "builtin", "call", "config", "control", "driver", "io", "messages", "peer", "stats", "worker",
-            "wss",
+            "agent", "builtin", "call", "config", "control", "driver", "io", "load", "messages", "peer", "stats",
+            "worker", "wss",
         ],
     ),
-    ("main", &["config", "driver", "server"]),
+    ("main", &["config", "driver", "load", "server"]),
 ];
 
 /// Where each third-party crate may be named: a module, or one file of it.
@@ -69,7 +70,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("webpki_roots", &["wss"]),
     ("tungstenite", &["wss"]),
     ("httparse", &["http"]),
-    ("serde_json", &["realtime", "control", "builtin"]),
+    ("serde_json", &["realtime", "control", "builtin", "load"]),
     ("base64_simd", &["realtime", "control", "builtin", "wss"]),
     ("opusic_sys", &["audio"]),
     ("hdrhistogram", &["stats"]),
@@ -78,7 +79,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("nix", &["driver"]),
     ("libc", &["driver"]),
     ("signal_hook", &["driver"]),
-    ("clap", &["config", "main"]),
+    ("clap", &["config", "load/flags", "main"]),
     ("tracing_subscriber", &["main"]),
     ("aws_lc_rs", &["call_id", "control", "driver"]),
 ];
