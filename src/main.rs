@@ -69,6 +69,9 @@ struct AgentFlags {
     /// Return every append at once instead of taking turns: for measuring latency
     #[arg(long)]
     echo: bool,
+    /// Talk this share of the time, in bursts of some seconds, whatever the caller says: for load
+    #[arg(long, value_name = "1-100", conflicts_with = "echo", value_parser = clap::value_parser!(u8).range(1..=100))]
+    talk_percent: Option<u8>,
     /// Log filter: error, warn, info, debug, trace, or `module=level,...`
     #[arg(long, env = "BRIDGE_LOG", value_name = "FILTER", default_value = "info")]
     log: String,
@@ -124,7 +127,7 @@ fn check_config(flags: Flags) -> Result<(), String> {
 
 fn agent(flags: &AgentFlags) -> Result<(), String> {
     start_log(&flags.log, flags.log_format)?;
-    server::run_agent(flags.listen, flags.echo)
+    server::run_agent(flags.listen, flags.echo, flags.talk_percent)
 }
 
 fn load(flags: &LoadFlags) -> Result<ExitCode, String> {

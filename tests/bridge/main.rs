@@ -1,6 +1,7 @@
 //! Tests of whole calls: the server on one side, a media relay laid out like WhatsApp's on the other.
 
 mod calls;
+mod load;
 mod pump;
 mod relay_in_virtual_time;
 mod relay_on_sockets;
