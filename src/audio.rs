@@ -19,7 +19,7 @@ use std::time::Duration;
 
 pub use libopus::{Decoder, Encoder};
 pub use ramp::{RAMP_SAMPLES, ramp_in, ramp_out};
-pub use settings::{Bandwidth, EncoderSettings};
+pub use settings::{Bandwidth, COMPLEXITY_MAX, EncoderSettings, relative_cost};
 
 /// Samples per second of all PCM in the program.
 pub const SAMPLE_RATE_HZ: u32 = 24_000;

@@ -20,7 +20,7 @@ use crate::agent::{Agent, AgentConfig, AgentEvent, AgentOutput, AgentSink, Attem
 use crate::audio::EncoderSettings;
 use crate::call_id::{CallNumber, LogId};
 use crate::close_reason::CloseReason;
-use crate::io::{Deadline, Entropy, Fault};
+use crate::io::{Deadline, Entropy, Fault, Stopwatch};
 use crate::messages::{CallReport, CallState, OpenCall, OpenRefusal, StartMedia};
 use crate::peer::identity::Identity;
 use crate::peer::{Peer, PeerEvent, PeerSink};
@@ -51,6 +51,17 @@ pub struct CallConfig {
     pub opus_complexity: u8,
     /// Source of random numbers.
     pub entropy: Entropy,
+    /// Measures what the codec takes.
+    pub stopwatch: Stopwatch,
+}
+
+/// What the codec has taken, in nanoseconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CodecTime {
+    /// Frames towards the caller.
+    pub encode_ns: u64,
+    /// Packets from the caller, concealment included.
+    pub decode_ns: u64,
 }
 
 /// Takes what a call puts out.
@@ -148,9 +159,10 @@ impl Call {
             config.opus_complexity,
         );
         let internal = |error: &dyn std::fmt::Display| OpenRefusal::Internal(error.to_string());
-        let uplink = Uplink::new().map_err(|error| internal(&error))?;
-        let downlink =
-            Downlink::new(encoder, phase, random_rtp_time(config.entropy)).map_err(|error| internal(&error))?;
+        let uplink = Uplink::new().map_err(|error| internal(&error))?.timed_by(config.stopwatch);
+        let downlink = Downlink::new(encoder, phase, random_rtp_time(config.entropy))
+            .map_err(|error| internal(&error))?
+            .timed_by(config.stopwatch);
         let (peer, answer) = Peer::answer(now, &config.identity, &open.offer, remotes, local, config.entropy)
             .map_err(|error| OpenRefusal::Internal(error.0))?;
         let mut call = Self {
@@ -277,9 +289,24 @@ impl Call {
         self.end.as_ref()
     }
 
-    /// All that this call put out so far was handed to the kernel at `now`.
-    pub fn submitted(&mut self, now: Instant) {
-        self.marks.submitted(now, &mut self.stages);
+    /// All that this call put out so far was handed to the kernel at `now`. `beat` is told how late each frame was.
+    pub fn submitted(&mut self, now: Instant, beat: &mut dyn FnMut(Duration)) {
+        self.marks.submitted(now, &mut self.stages, beat);
+    }
+
+    /// Encodes with this complexity from the next frame on.
+    pub fn set_complexity(&mut self, complexity: u8) {
+        self.downlink.set_complexity(complexity);
+    }
+
+    /// The complexity that the next frame is encoded with.
+    pub fn complexity(&self) -> u8 {
+        self.downlink.complexity()
+    }
+
+    /// What the codec has taken so far.
+    pub fn codec_time(&self) -> CodecTime {
+        CodecTime { encode_ns: self.downlink.encode_ns(), decode_ns: self.uplink.decode_ns() }
     }
 
     /// Whether [`Call::submitted`] has something to measure.

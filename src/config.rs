@@ -116,9 +116,15 @@ pub struct Flags {
     /// Wait this long after the caller is connected before media starts, where a webhook cannot say when
     #[arg(long, env = "BRIDGE_START_DELAY_MS", value_name = "MS", default_value_t = 0, help_heading = "Media")]
     pub start_delay_ms: u32,
-    /// Opus encoder complexity, 0 (cheapest) to 10
-    #[arg(long, env = "BRIDGE_OPUS_COMPLEXITY", value_name = "0-10", default_value_t = 5, help_heading = "Media")]
-    pub opus_complexity: u8,
+    /// Opus encoder complexity, 0 (cheapest) to 10: one number, or lowest-highest to follow the load of each core
+    #[arg(
+        long,
+        env = "BRIDGE_OPUS_COMPLEXITY",
+        value_name = "N|MIN-MAX",
+        default_value = "0-5",
+        help_heading = "Media"
+    )]
+    pub opus_complexity: String,
 
     /// Who talks to the caller
     #[arg(long, env = "BRIDGE_AGENT", value_enum, default_value_t, help_heading = "Model")]
@@ -148,7 +154,19 @@ pub struct Flags {
     /// Which kernel interface moves packets
     #[arg(long, env = "BRIDGE_IO", value_enum, default_value_t, help_heading = "Capacity")]
     pub io: IoChoice,
-    /// Calls at once; more are refused with 503. Default: 100 per worker, at most one per media port
+    /// A core this busy takes no more calls: they go to another, or are refused with 503. 100: no such limit
+    #[arg(
+        long,
+        env = "BRIDGE_ADMIT_BUSY_PERCENT",
+        value_name = "PERCENT",
+        default_value_t = 80,
+        help_heading = "Capacity"
+    )]
+    pub admit_busy_percent: u8,
+    /// A busy core lets packets gather for up to this long before it wakes, in microseconds. 0: never
+    #[arg(long, env = "BRIDGE_IO_WINDOW_US", value_name = "US", default_value_t = 500, help_heading = "Capacity")]
+    pub io_window_us: u32,
+    /// Calls at once, whatever the load; more are refused with 503. Default: 400 per worker, at most one per media port
     #[arg(long, env = "BRIDGE_MAX_CALLS", value_name = "N", help_heading = "Capacity")]
     pub max_calls: Option<u32>,
     /// Longest call, in seconds
@@ -173,8 +191,11 @@ pub struct Flags {
 pub const DEFAULT_MODEL: &str = "gpt-realtime-2.1";
 /// Where OpenAI's realtime model is.
 pub const DEFAULT_REALTIME_URL: &str = "wss://api.openai.com/v1/realtime";
-/// Calls a worker takes unless told otherwise: what one core carries at complexity 5 with both sides talking.
-pub const CALLS_PER_WORKER: u32 = 100;
+/// Calls a worker takes unless told otherwise, whatever its load says: more than one core carries at the least effort with
+/// callers and model mostly silent. The load is what refuses calls before that.
+pub const CALLS_PER_WORKER: u32 = 400;
+/// The longest collection window: a quarter of a beat, which is what frames may be late by it.
+const IO_WINDOW_US_MAX: u32 = 5_000;
 
 /// What the program runs on.
 #[derive(Clone, Debug)]
@@ -193,8 +214,12 @@ pub struct Config {
     pub allow_private: Option<bool>,
     /// Delay between DTLS and media for `startMedia: auto`.
     pub start_delay: Duration,
-    /// Encoder complexity, 0 to 10.
-    pub opus_complexity: u8,
+    /// Encoder complexity, lowest and highest, 0 to 10; the same twice is fixed.
+    pub opus_complexity: RangeInclusive<u8>,
+    /// A core takes calls up to this share of its time, above 0; `None`: however busy it is.
+    pub admit_busy: Option<f64>,
+    /// The longest collection window; zero: none.
+    pub io_window: Duration,
     /// Where calls are answered from.
     pub upstream: Upstream,
     /// Model of calls that name none; never a retired name.
@@ -350,8 +375,15 @@ impl Config {
             let problem = format!("must be the address that callers reach, not {ip}");
             return fail("BRIDGE_MEDIA_IP (--media-ip)", problem);
         }
-        if flags.opus_complexity > 10 {
-            return fail("BRIDGE_OPUS_COMPLEXITY (--opus-complexity)", "must be 0 to 10".into());
+        let opus_complexity = parse_complexity(&flags.opus_complexity)
+            .map_err(|problem| ConfigError { setting: "BRIDGE_OPUS_COMPLEXITY (--opus-complexity)", problem })?;
+        if !(10..=100).contains(&flags.admit_busy_percent) {
+            let problem = "must be 10 to 100; 100 takes calls however busy the cores are".into();
+            return fail("BRIDGE_ADMIT_BUSY_PERCENT (--admit-busy-percent)", problem);
+        }
+        if flags.io_window_us > IO_WINDOW_US_MAX {
+            let problem = format!("must be 0 to {IO_WINDOW_US_MAX}: frames may be late by as much");
+            return fail("BRIDGE_IO_WINDOW_US (--io-window-us)", problem);
         }
         if flags.start_delay_ms > 15_000 {
             let problem = "must be at most 15000: WhatsApp hangs up after 20 s without media, DTLS included".into();
@@ -391,7 +423,9 @@ impl Config {
             media_ports,
             allow_private: flags.allow_private,
             start_delay: Duration::from_millis(flags.start_delay_ms.into()),
-            opus_complexity: flags.opus_complexity,
+            opus_complexity,
+            admit_busy: Some(f64::from(flags.admit_busy_percent) / 100.0).filter(|share| *share < 1.0),
+            io_window: Duration::from_micros(flags.io_window_us.into()),
             upstream,
             model,
             model_was_retired,
@@ -418,7 +452,8 @@ impl fmt::Display for Config {
         line("BRIDGE_MEDIA_PORTS", &format!("{}-{}", self.media_ports.start(), self.media_ports.end()))?;
         line("BRIDGE_ALLOW_PRIVATE", &automatic(self.allow_private.map(|allow| allow.to_string())))?;
         line("BRIDGE_START_DELAY_MS", &self.start_delay.as_millis())?;
-        line("BRIDGE_OPUS_COMPLEXITY", &self.opus_complexity)?;
+        let (low, high) = (self.opus_complexity.start(), self.opus_complexity.end());
+        line("BRIDGE_OPUS_COMPLEXITY", &if low == high { low.to_string() } else { format!("{low}-{high}") })?;
         match &self.upstream {
             Upstream::Builtin => line("BRIDGE_AGENT", &"builtin")?,
             Upstream::Url { url, api_key, org_id, project_id } => {
@@ -433,6 +468,8 @@ impl fmt::Display for Config {
         }
         line("BRIDGE_WORKERS", &self.workers)?;
         line("BRIDGE_IO", &format!("{:?}", self.io).to_lowercase())?;
+        line("BRIDGE_IO_WINDOW_US", &self.io_window.as_micros())?;
+        line("BRIDGE_ADMIT_BUSY_PERCENT", &self.admit_busy.map_or(100.0, |share| (share * 100.0).round()))?;
         line("BRIDGE_MAX_CALLS", &self.calls_max)?;
         line("BRIDGE_MAX_DURATION_SEC", &self.duration_sec_max)?;
         line("BRIDGE_LOG", &self.log)?;
@@ -479,6 +516,19 @@ fn parse_ports(text: &str) -> Result<RangeInclusive<u16>, String> {
         return Err(format!("{form}; {first} is above {last}"));
     }
     Ok(first..=last)
+}
+
+fn parse_complexity(text: &str) -> Result<RangeInclusive<u8>, String> {
+    let form = "must be 0 to 10, or two such numbers as in 0-5";
+    let number = |text: &str| text.trim().parse::<u8>().ok().filter(|number| *number <= 10).ok_or(form);
+    let (low, high) = match text.split_once('-') {
+        Some((low, high)) => (number(low)?, number(high)?),
+        None => (number(text)?, number(text)?),
+    };
+    if low > high {
+        return Err(format!("{form}; {low} is above {high}"));
+    }
+    Ok(low..=high)
 }
 
 fn upstream(
@@ -541,7 +591,8 @@ mod tests {
         let config = config(&[]).unwrap();
         assert_eq!(config.upstream, Upstream::Builtin);
         assert!(config.listen.ip().is_loopback());
-        assert_eq!((config.workers, config.calls_max, config.media_ports), (2, 200, 40000..=41999));
+        assert_eq!((config.workers, config.calls_max, config.media_ports), (2, 800, 40000..=41999));
+        assert_eq!((config.opus_complexity, config.admit_busy), (0..=5, Some(0.8)));
     }
 
     #[test]
@@ -549,6 +600,14 @@ mod tests {
         let config = config(&["--api-key", "sk-x"]).unwrap();
         let Upstream::Url { url, .. } = config.upstream else { panic!("not the model") };
         assert_eq!(url.to_string(), "wss://api.openai.com:443/v1/realtime");
+    }
+
+    #[test]
+    fn a_complexity_is_one_number_or_two() {
+        assert_eq!(config(&["--opus-complexity", "7"]).unwrap().opus_complexity, 7..=7);
+        let config = config(&["--opus-complexity", "3-10", "--admit-busy-percent", "100"]).unwrap();
+        assert_eq!((config.opus_complexity.clone(), config.admit_busy), (3..=10, None));
+        assert!(config.to_string().contains("3-10"));
     }
 
     #[test]
@@ -565,6 +624,10 @@ mod tests {
             (&["--media-ports", "42000-41000"], "BRIDGE_MEDIA_PORTS"),
             (&["--media-ip", "0.0.0.0"], "BRIDGE_MEDIA_IP"),
             (&["--opus-complexity", "11"], "BRIDGE_OPUS_COMPLEXITY"),
+            (&["--opus-complexity", "5-0"], "BRIDGE_OPUS_COMPLEXITY"),
+            (&["--opus-complexity", "low"], "BRIDGE_OPUS_COMPLEXITY"),
+            (&["--admit-busy-percent", "101"], "BRIDGE_ADMIT_BUSY_PERCENT"),
+            (&["--io-window-us", "5001"], "BRIDGE_IO_WINDOW_US"),
             (&["--start-delay-ms", "15001"], "BRIDGE_START_DELAY_MS"),
             (&["--realtime-url", "http://x"], "OPENAI_REALTIME_URL"),
             (&["--realtime-url", "ws://model.example/v1"], "OPENAI_REALTIME_URL"),

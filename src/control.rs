@@ -14,6 +14,7 @@ mod gather;
 mod json;
 mod log_limit;
 mod page;
+mod placement;
 mod route;
 mod session_request;
 mod sessions;
@@ -234,6 +235,7 @@ impl Control {
             FromWorker::Described(id, report) => self.described(now, id, report.as_deref()),
             FromWorker::Listed(id, reports) => self.listed(now, worker, id, reports),
             FromWorker::Stats(id, stats) => self.counted(now, worker, id, &stats),
+            FromWorker::Load(report) => self.calls.loaded(worker, report),
             FromWorker::Stopped => {
                 if let Stopping::Workers(left) = &mut self.stopping {
                     left.retain(|other| *other != worker);

@@ -15,6 +15,7 @@ pub mod tools;
 
 mod counters;
 mod epoll;
+mod pace;
 mod probe;
 mod table;
 mod tag;
@@ -29,6 +30,7 @@ use std::io;
 use std::net::TcpListener;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::io::Machine;
 
@@ -78,29 +80,43 @@ pub struct Setup<M> {
     pub ports: Option<RangeInclusive<u16>>,
     /// The processor it is pinned to.
     pub core: Option<usize>,
-    /// Where it counts; several loops may share one.
+    /// Where it counts, and no other loop.
     pub counters: Arc<Counters>,
+    /// The longest collection window of a busy loop; zero: none.
+    pub window_max: Duration,
 }
 
 impl<M> Setup<M> {
     /// A loop with a mailbox and nothing else.
     pub fn new(name: impl Into<String>, inbox: Inbox<M>, routes: Routes<M>) -> Self {
         let name = name.into();
-        Self { name, inbox, routes, listener: None, ports: None, core: None, counters: Arc::default() }
+        Self {
+            name,
+            inbox,
+            routes,
+            listener: None,
+            ports: None,
+            core: None,
+            counters: Arc::default(),
+            window_max: Duration::ZERO,
+        }
     }
 }
 
 /// Runs a machine on this thread until it exits. Fails when the loop cannot be set up, or when the kernel interface
 /// itself breaks; what happens to single sockets is the machine's business.
 pub fn run<T: Machine>(kind: Kind, mut machine: T, setup: Setup<T::Message>) -> io::Result<()> {
-    let Setup { name, inbox, mut routes, listener, ports, core, counters } = setup;
+    let Setup { name, inbox, mut routes, listener, ports, core, counters, window_max } = setup;
     if let Some(core) = core
         && let Err(error) = system::pin_to(core)
     {
         tracing::warn!(name, core, %error, "not pinned: the host does not allow it");
     }
+    if let Err(error) = system::wake_on_time() {
+        tracing::debug!(name, %error, "sleeps may last 50 µs longer than asked");
+    }
     let ports = ports.map_or(Ports::Any, |range| Ports::Share(PortPool::new(range, ports::REST)));
-    let common = Common::new(ports, counters);
+    let common = Common::new(ports, counters, window_max);
     let ended = match kind {
         Kind::Uring { registered } => {
             let mut ring = uring::Uring::new(common, &inbox, listener, registered).map_err(io::Error::from)?;

@@ -302,3 +302,7 @@ impl Deadline {
 
 /// Fills a buffer with unpredictable bytes. Production passes the operating system's source; a simulation a seeded one.
 pub type Entropy = fn(&mut [u8]);
+
+/// Nanoseconds that only grow, for measuring how long work took. Nothing may be decided by two readings that are not a
+/// difference, and no deadline may come from one: those are on the clock that inputs carry.
+pub type Stopwatch = fn() -> u64;

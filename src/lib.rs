@@ -34,6 +34,15 @@
 //!   there. Frames are encoded at the moment of sending, so that a barge-in flushes exactly.
 //! * **Reading from the model never pauses**: the event that the caller speaks comes behind the audio it interrupts. A
 //!   reply that is longer than the queue is cut off instead.
+//! * **A turn of a worker's loop is short**: some hundred microseconds of packets, four calls' deadlines, a few messages. What
+//!   a turn puts out reaches the kernel at its end, so a longer one makes the first frame wait for the last. A busy loop
+//!   wakes at most once a collection window (half a millisecond) and serves what has gathered; an idle one wakes for each
+//!   packet. The window costs up to itself in lateness, and saves four system calls of five.
+//! * **Effort follows load.** Encoding is most of what a call costs, and complexity 0 costs well under half of the default. A
+//!   worker that fills up takes its encoders' effort down in steps, and up again when there has been room for a while. Quality
+//!   is what it costs, for all calls of a full core alike, before any call is refused.
+//! * **Admission is by load, not by count.** Control places a call on the core with the most room, counting the calls that
+//!   are too young to show in it, and refuses it when no core has room at the least effort: at once, without asking a worker.
 //! * **A panic ends one call.** It is caught at the worker's edge and counted.
 //! * **io_uring** saves system calls (a fraction of one per packet, against four), not CPU: at equal batching epoll costs
 //!   the same. The codec is 80 to 92 % of a call.

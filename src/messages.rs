@@ -112,8 +112,37 @@ pub enum FromWorker {
     Listed(RequestId, Vec<CallReport>),
     /// Counters and histograms of this worker.
     Stats(RequestId, Box<WorkerStats>),
+    /// How loaded this worker is: some times a second while it has calls, and once after.
+    Load(LoadReport),
     /// Every call is ended.
     Stopped,
+}
+
+/// How loaded a worker is. Shares are of its core, 0 to 1.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct LoadReport {
+    /// Calls, those being opened included.
+    pub calls: u32,
+    /// Share of the time in which the worker ran, smoothed over about a second.
+    pub busy: f64,
+    /// What it would be with the encoders' effort at its lowest.
+    pub busy_at_floor: f64,
+    /// What another call must be expected to take, with the encoders' effort at its lowest.
+    pub call_cost: f64,
+    /// Lateness of frames over the last second or two: the 99th percentile, microseconds.
+    pub tick_late_p99_us: u64,
+    /// Frames are late although the worker does not take its core: something else does.
+    pub starved: bool,
+    /// The encoders' complexity now.
+    pub complexity: u8,
+    /// What the worker's thread has run since its start, in nanoseconds.
+    pub thread_ns: u64,
+    /// Of that, in the kernel.
+    pub kernel_ns: u64,
+    /// Of that, encoding.
+    pub encode_ns: u64,
+    /// Of that, decoding.
+    pub decode_ns: u64,
 }
 
 /// Why a worker does not take a call.

@@ -25,7 +25,7 @@ use crate::messages::Message;
 use crate::peer::identity::Identity;
 use crate::peer::sdp::Policy;
 use crate::stats::{BuildInfo, CounterReader};
-use crate::worker::{Worker, WorkerConfig};
+use crate::worker::{LoadSettings, Worker, WorkerConfig};
 use crate::wss::Tls;
 
 /// Runs the bridge until a signal ends it. Errors say what could not be set up and what to do.
@@ -47,8 +47,14 @@ pub fn run(config: Config) -> Result<(), String> {
         identity: Identity::generate()?,
         agent: Arc::new(agent_config(&config, chosen.kind, &threads)?),
         start_delay: config.start_delay,
-        opus_complexity: config.opus_complexity,
+        opus_complexity: *config.opus_complexity.end(),
         entropy: system::entropy,
+        stopwatch: system::stopwatch,
+    };
+    let load = LoadSettings {
+        complexity: config.opus_complexity.clone(),
+        thread_time: system::thread_time,
+        kernel_time: system::thread_kernel_time,
     };
     if config.media_ip.is_none() && is_private(media_ip) && !address.ip().is_loopback() {
         warn!(
@@ -61,7 +67,7 @@ pub fn run(config: Config) -> Result<(), String> {
         own_media_ports: config.media_ports.clone(),
         own_media_ip: media_ip,
     };
-    let counters = Arc::new(Counters::default());
+    let mut counters = Vec::new();
     let cores = system::cores();
     let ports = shares(&config.media_ports, config.workers);
     for (index, (endpoint, ports)) in (0..config.workers).zip(boxes.workers.into_iter().zip(ports)) {
@@ -71,10 +77,12 @@ pub fn run(config: Config) -> Result<(), String> {
             media_ip,
             loopback_listener: address.ip().is_loopback(),
             policy: policy.clone(),
+            load: load.clone(),
         };
         let mut setup = Setup::new(format!("worker-{index}"), endpoint.inbox, endpoint.routes);
         setup.ports = Some(ports);
-        setup.counters = Arc::clone(&counters);
+        setup.window_max = config.io_window;
+        counters.push(Arc::clone(&setup.counters));
         // One core each; workers beyond the number of cores share them.
         setup.core = cores.get(usize::from(index) % cores.len().max(1)).copied();
         let spawned = threads.spawn(chosen.kind, setup, move || Worker::new(worker));
@@ -84,19 +92,16 @@ pub fn run(config: Config) -> Result<(), String> {
         .map_err(|error| format!("no thread for the resolver: {error}"))?;
     let _signals = signals::forward(boxes.stopper).map_err(|error| format!("no thread for signals: {error}"))?;
 
+    let mut setup = Setup::new("control", boxes.control.inbox, boxes.control.routes);
+    setup.listener = Some(listener);
+    counters.push(Arc::clone(&setup.counters));
     let control = ControlConfig {
         build: BuildInfo { version: env!("CARGO_PKG_VERSION"), io: kind_label(chosen.kind) },
         entropy: system::entropy,
-        driver_counters: CounterReader::new({
-            let counters = Arc::clone(&counters);
-            move || counters.snapshot()
-        }),
+        driver_counters: CounterReader::new(move || Counters::sum(&counters)),
         config: Arc::new(config),
     };
     announce(&control.config, address, media_ip);
-    let mut setup = Setup::new("control", boxes.control.inbox, boxes.control.routes);
-    setup.listener = Some(listener);
-    setup.counters = counters;
     let ended = driver::run(chosen.kind, Control::new(system::now(), control), setup);
     threads.outcome()?;
     ended.map_err(|error| format!("the control loop failed: {error}"))

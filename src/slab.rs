@@ -66,6 +66,11 @@ impl<T> Slab<T> {
             .enumerate()
             .filter_map(|(slot, (generation, value))| value.as_ref().map(|value| (slot as u32, *generation, value)))
     }
+
+    /// All values, to be changed.
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut T> {
+        self.entries.iter_mut().filter_map(|(_, value)| value.as_mut())
+    }
 }
 
 impl<T> Default for Slab<T> {

@@ -20,7 +20,7 @@ use crate::close_reason::CloseReason;
 use crate::messages::CallState;
 use crate::peer::PeerReport;
 
-pub use prometheus::{BuildInfo, ControlStats, CounterReader, render};
+pub use prometheus::{BuildInfo, ControlStats, CounterReader, WorkerLoad, render};
 
 /// Longest latency told apart, in microseconds: a minute. Longer ones count as this.
 pub const LATENCY_US_MAX: u64 = 60_000_000;

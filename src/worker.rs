@@ -4,6 +4,7 @@
 //! between a call and everything else: a call that panics is counted and ends alone. It must not know how a call works.
 
 mod links;
+mod load;
 #[cfg(test)]
 mod tests;
 mod timers;
@@ -13,9 +14,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
-use tracing::{debug, error};
+use tracing::{debug, error, info};
 
-use crate::call::{Call, CallConfig, StreamEvent};
+use crate::call::{Call, CallConfig, CodecTime, StreamEvent};
 use crate::call_id::CallNumber;
 use crate::close_reason::CloseReason;
 use crate::io::{Datagram, Deadline, Fault, Input, Machine, Node, Output, StreamKey};
@@ -24,12 +25,19 @@ use crate::peer::sdp::Policy;
 use crate::slab::Slab;
 use crate::stats::{Stage, WorkerStats};
 use links::{CallKey, Links, Out};
+use load::Load;
 use timers::Timers;
+
+pub use load::LoadSettings;
 
 /// Beats of calls are spread by this step over the 20 ms: 20 ms times the golden ratio, so that any number of calls in
 /// neighbouring slots lands about evenly.
 const PHASE_STEP_US: u64 = 12_361;
 const FRAME_US: u64 = 20_000;
+
+/// Calls whose deadlines are served in one turn. Each may encode, 150 µs; what they send reaches the kernel at the turn's end,
+/// so more of them would make the first wait for the last.
+const DUE_PER_TURN: u32 = 4;
 
 /// What a worker is told at its start.
 #[derive(Clone, Debug)]
@@ -44,6 +52,8 @@ pub struct WorkerConfig {
     pub loopback_listener: bool,
     /// Which remote candidates may be used.
     pub policy: Policy,
+    /// What the worker may do with its core.
+    pub load: LoadSettings,
 }
 
 /// The calls of one core.
@@ -58,6 +68,11 @@ pub struct Worker {
     marked: Vec<CallKey>,
     /// When this pass of the loop began.
     woke_at: Option<Instant>,
+    /// Deadlines that this turn still serves.
+    due_left: u32,
+    load: Load,
+    /// What the codecs of ended calls have taken.
+    codec_ended: CodecTime,
     totals: WorkerStats,
     stopping: bool,
     stopped: bool,
@@ -86,6 +101,7 @@ impl Worker {
         let mut totals = WorkerStats::default();
         totals.ended.resize(CloseReason::ALL.len(), 0);
         Self {
+            load: Load::new(config.load.clone()),
             config,
             calls: Slab::new(),
             by_number: HashMap::new(),
@@ -94,6 +110,8 @@ impl Worker {
             outputs: VecDeque::new(),
             marked: Vec::new(),
             woke_at: None,
+            due_left: DUE_PER_TURN,
+            codec_ended: CodecTime::default(),
             totals,
             stopping: false,
             stopped: false,
@@ -189,8 +207,9 @@ impl Worker {
         let number = open.call;
         let made = self.make(now, key, open, SocketAddr::new(address, port));
         match made {
-            Ok((call, answer)) => {
+            Ok((mut call, answer)) => {
                 self.totals.opened += 1;
+                call.set_complexity(self.load.complexity());
                 if let Some(slot) = self.calls.get_mut(key.slot, key.generation) {
                     *slot = Slot::Live(Box::new(call));
                 }
@@ -318,6 +337,7 @@ impl Worker {
         self.outputs.push_back(Output::CloseUdp { socket: key.socket() });
         // A call that panicked may panic again when it is asked or dropped: that must not reach the others either.
         let number = call.number();
+        self.codec_ended = sum(self.codec_ended, call.codec_time());
         let report = catch_unwind(AssertUnwindSafe(|| {
             let report = call.report(now);
             let stages = call.stages().clone();
@@ -382,7 +402,10 @@ impl Worker {
     }
 
     fn run_due(&mut self, now: Instant) {
-        while let Some(slot) = self.timers.pop_due(now) {
+        while self.due_left > 0
+            && let Some(slot) = self.timers.pop_due(now)
+        {
+            self.due_left -= 1;
             let Some(generation) = self.calls.generation(slot) else { continue };
             self.with_call(now, CallKey { slot, generation }, |call, out| call.handle_timeout(now, out));
         }
@@ -390,14 +413,40 @@ impl Worker {
     }
 
     fn submitted(&mut self, now: Instant) {
+        self.due_left = DUE_PER_TURN;
         for key in self.marked.drain(..) {
             if let Some(Slot::Live(call)) = self.calls.get_mut(key.slot, key.generation) {
-                call.submitted(now);
+                call.submitted(now, &mut |late| self.load.frame_late(late));
             }
         }
         if let Some(woke_at) = self.woke_at.take() {
             self.totals.stages.record(Stage::Turn, now.saturating_duration_since(woke_at));
         }
+    }
+
+    /// Measures the load when it is time, tells control, and has the encoders follow.
+    fn measure_load(&mut self, now: Instant) {
+        let before = self.load.complexity();
+        let (calls, ended) = (&self.calls, self.codec_ended);
+        let live = |slot: &Slot| if let Slot::Live(call) = slot { call.codec_time() } else { CodecTime::default() };
+        let codec = || calls.iter().map(|(_, _, slot)| live(slot)).fold(ended, sum);
+        let Some(report) = self.load.sample(now, calls.len() as u32, codec) else { return };
+        let complexity = report.complexity;
+        if complexity != before {
+            info!(
+                worker = self.config.index,
+                from = before,
+                to = complexity,
+                busy = report.busy,
+                "encoders change effort"
+            );
+            for slot in self.calls.iter_mut() {
+                if let Slot::Live(call) = slot {
+                    call.set_complexity(complexity);
+                }
+            }
+        }
+        self.tell(FromWorker::Load(report));
     }
 
     fn udp_refused(&mut self, now: Instant, key: CallKey, fault: Fault) {
@@ -420,6 +469,7 @@ impl Machine for Worker {
             return;
         }
         self.woke_at.get_or_insert(now);
+        self.measure_load(now);
         match input {
             Input::Datagram(datagram) => self.handle_datagram(now, datagram),
             Input::UdpBound { socket, port } => self.bound(now, CallKey::of(socket), port),
@@ -463,13 +513,18 @@ impl Machine for Worker {
             return Output::Exit;
         }
         let calls = self.timers.next().map_or(Deadline::NEVER, |at| Deadline::at(at, "call"));
-        Output::Timeout(calls.min(self.links.deadline()))
+        let load = self.load.due(self.calls.len() as u32).map_or(Deadline::NEVER, |at| Deadline::at(at, "load"));
+        Output::Timeout(calls.min(self.links.deadline()).min(load))
     }
 }
 
 /// A call's report; one that cannot give it is shown empty and goes on: its own next step will show what is wrong.
 fn reported(call: &Call, now: Instant) -> CallReport {
     catch_unwind(AssertUnwindSafe(|| call.report(now))).unwrap_or_else(|_| CallReport::empty(call.number()))
+}
+
+fn sum(a: CodecTime, b: CodecTime) -> CodecTime {
+    CodecTime { encode_ns: a.encode_ns + b.encode_ns, decode_ns: a.decode_ns + b.decode_ns }
 }
 
 fn add_report(stats: &mut WorkerStats, report: &CallReport) {

@@ -44,7 +44,7 @@ const MODULES: &[(&str, &[&str])] = &[
     ),
     ("stats", &["agent", "call", "close_reason", "messages", "peer", "report"]),
     ("messages", &["agent", "call", "call_id", "close_reason", "peer", "realtime", "stats"]),
-    ("worker", &["agent", "call", "call_id", "close_reason", "io", "messages", "peer", "slab", "stats"]),
+    ("worker", &["agent", "audio", "call", "call_id", "close_reason", "io", "messages", "peer", "slab", "stats"]),
     ("http", &[]),
     ("relay", &[]),
     ("load", &["audio", "http", "io", "relay", "slab", "stats"]),

@@ -21,7 +21,7 @@ use voice_media_bridge::messages::{FromWorker, Message, Resolved, ToWorker};
 use voice_media_bridge::peer::identity::Identity;
 use voice_media_bridge::peer::sdp::Policy;
 use voice_media_bridge::stats::{BuildInfo, CounterReader};
-use voice_media_bridge::worker::{Worker, WorkerConfig};
+use voice_media_bridge::worker::{LoadSettings, Worker, WorkerConfig};
 
 use crate::relay::Relay;
 use crate::relay::script::Script;
@@ -157,6 +157,7 @@ impl Bridge {
                 start_delay: Duration::ZERO,
                 opus_complexity,
                 entropy,
+                stopwatch: || 0,
             },
             media_ip: LOCALHOST,
             loopback_listener: true,
@@ -166,6 +167,7 @@ impl Bridge {
                 own_media_ports: config.media_ports.clone(),
                 own_media_ip: LOCALHOST,
             },
+            load: LoadSettings::fixed(opus_complexity),
         });
         let now = Instant::now();
         let build = BuildInfo { version: "bench", io: "bench" };

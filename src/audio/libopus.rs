@@ -62,17 +62,22 @@ impl Encoder {
         for (request, value) in [
             (sys::OPUS_SET_BITRATE_REQUEST, i32::try_from(settings.bitrate_bps).map_err(|_| CodecError::BadSetting)?),
             (sys::OPUS_SET_MAX_BANDWIDTH_REQUEST, bandwidth),
-            (sys::OPUS_SET_COMPLEXITY_REQUEST, settings.complexity.into()),
             (sys::OPUS_SET_SIGNAL_REQUEST, sys::OPUS_SIGNAL_VOICE),
             (sys::OPUS_SET_VBR_REQUEST, 1),
             (sys::OPUS_SET_VBR_CONSTRAINT_REQUEST, 1),
             (sys::OPUS_SET_DTX_REQUEST, 0),
-            (sys::OPUS_SET_INBAND_FEC_REQUEST, settings.inband_fec.into()),
-            (sys::OPUS_SET_PACKET_LOSS_PERC_REQUEST, settings.loss_pct.into()),
         ] {
             encoder.set(request, value)?;
         }
+        encoder.set_effort(settings)?;
         Ok(encoder)
+    }
+
+    /// Takes complexity and FEC from these settings, and nothing else, from the next frame on.
+    pub fn set_effort(&mut self, settings: EncoderSettings) -> Result<(), CodecError> {
+        self.set(sys::OPUS_SET_COMPLEXITY_REQUEST, settings.complexity.into())?;
+        self.set(sys::OPUS_SET_INBAND_FEC_REQUEST, settings.inband_fec.into())?;
+        self.set(sys::OPUS_SET_PACKET_LOSS_PERC_REQUEST, settings.loss_pct.into())
     }
 
     fn set(&mut self, request: c_int, value: i32) -> Result<(), CodecError> {

@@ -7,6 +7,18 @@ const BITRATE_BPS_MIN: u32 = 6_000;
 /// Above this mono speech gains nothing, whatever a peer allows.
 const BITRATE_BPS_MAX: u32 = 64_000;
 
+/// The encoder's greatest effort.
+pub const COMPLEXITY_MAX: u8 = 10;
+
+/// What a frame costs at each complexity, relative to the default of 5 (measured: `benches/RESULTS.md`). Efforts that cost
+/// the same, or more than a better one, are worth no step of their own.
+const COST_PCT: [u16; COMPLEXITY_MAX as usize + 1] = [42, 42, 82, 82, 104, 100, 104, 120, 138, 138, 138];
+
+/// What encoding costs at this complexity, relative to the default of 5.
+pub fn relative_cost(complexity: u8) -> f64 {
+    f64::from(COST_PCT[usize::from(complexity.min(COMPLEXITY_MAX))]) / 100.0
+}
+
 /// The widest audio band that is encoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Bandwidth {
@@ -45,6 +57,8 @@ pub struct EncoderSettings {
     pub bandwidth_max: Bandwidth,
     /// Effort, 0 (cheapest) to 10.
     pub complexity: u8,
+    /// Whether the peer uses FEC: it is sent where it costs no audio band.
+    pub fec_wanted: bool,
     /// Whether packets carry a coarse copy of the frame before (LBRR).
     pub inband_fec: bool,
     /// Loss to prepare for, percent, 0 to 100. With 0 no FEC is sent.
@@ -64,9 +78,23 @@ impl EncoderSettings {
     ) -> Self {
         let bitrate_bps = max_average_bitrate.unwrap_or(BITRATE_BPS_DEFAULT).clamp(BITRATE_BPS_MIN, BITRATE_BPS_MAX);
         let bandwidth_max = max_playback_rate.map_or(Bandwidth::Full, Bandwidth::for_playback_rate);
-        let complexity = complexity.min(10);
-        let hint = if use_inband_fec { fec_loss_hint(bitrate_bps, complexity, bandwidth_max) } else { None };
-        Self { bitrate_bps, bandwidth_max, complexity, inband_fec: hint.is_some(), loss_pct: hint.unwrap_or(0) }
+        let settings = Self {
+            bitrate_bps,
+            bandwidth_max,
+            complexity: 0,
+            fec_wanted: use_inband_fec,
+            inband_fec: false,
+            loss_pct: 0,
+        };
+        settings.with_complexity(complexity)
+    }
+
+    /// The same for another effort, which decides whether there are bits for FEC.
+    #[must_use]
+    pub fn with_complexity(self, complexity: u8) -> Self {
+        let complexity = complexity.min(COMPLEXITY_MAX);
+        let hint = fec_loss_hint(self.bitrate_bps, complexity, self.bandwidth_max).filter(|_| self.fec_wanted);
+        Self { complexity, inband_fec: hint.is_some(), loss_pct: hint.unwrap_or(0), ..self }
     }
 }
 

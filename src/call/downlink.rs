@@ -25,7 +25,7 @@ use crate::audio::{
     CodecError, Encoder, EncoderSettings, FRAME, FRAME_SAMPLES, PAYLOAD_BYTES_MAX, RTP_TICKS_PER_FRAME, ramp_in,
     ramp_out, samples_to_ms,
 };
-use crate::io::Deadline;
+use crate::io::{Deadline, Stopwatch};
 pub use crate::playout::{ItemId, Push};
 use crate::playout::{Played, Playout};
 
@@ -104,6 +104,9 @@ struct Counts {
 #[derive(Debug)]
 pub struct Downlink {
     encoder: Encoder,
+    settings: EncoderSettings,
+    stopwatch: Option<Stopwatch>,
+    encode_ns: u64,
     /// The newest payload; after [`SETTLE_FRAMES`] of silence, the one that is sent again.
     payload: Box<[u8; PAYLOAD_BYTES_MAX]>,
     payload_len: usize,
@@ -127,6 +130,9 @@ impl Downlink {
     pub fn new(settings: EncoderSettings, phase: Duration, rtp_time: u32) -> Result<Self, CodecError> {
         Ok(Self {
             encoder: Encoder::new(settings)?,
+            settings,
+            stopwatch: None,
+            encode_ns: 0,
             payload: Box::new([0; PAYLOAD_BYTES_MAX]),
             payload_len: 0,
             playout: Playout::new(),
@@ -138,6 +144,30 @@ impl Downlink {
             last: 0,
             counts: Counts::default(),
         })
+    }
+
+    /// Measures what encoding takes.
+    #[must_use]
+    pub fn timed_by(self, stopwatch: Stopwatch) -> Self {
+        Self { stopwatch: Some(stopwatch), ..self }
+    }
+
+    /// What encoding has taken, in nanoseconds; zero where nothing measures it.
+    pub fn encode_ns(&self) -> u64 {
+        self.encode_ns
+    }
+
+    /// The complexity that the next frame is encoded with.
+    pub fn complexity(&self) -> u8 {
+        self.settings.complexity
+    }
+
+    /// Encodes with this complexity from the next frame on.
+    pub fn set_complexity(&mut self, complexity: u8) {
+        if complexity != self.settings.complexity {
+            self.settings = self.settings.with_complexity(complexity);
+            self.encoder.set_effort(self.settings).expect("libopus takes efforts in their range at any time");
+        }
     }
 
     /// Lets the stream flow from now on. Audio that was pushed before waited for it.
@@ -245,10 +275,14 @@ impl Downlink {
     }
 
     fn encode(&mut self, frame: &[i16; FRAME_SAMPLES]) {
+        let started = self.stopwatch.map(|stopwatch| stopwatch());
         self.payload_len = self
             .encoder
             .encode(frame, &mut self.payload[..])
             .expect("a whole frame, with room for the longest payload, is all that libopus asks for");
         self.counts.encoded += 1;
+        if let (Some(stopwatch), Some(started)) = (self.stopwatch, started) {
+            self.encode_ns += stopwatch().saturating_sub(started);
+        }
     }
 }

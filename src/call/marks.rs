@@ -3,7 +3,7 @@
 //! Marks are set while inputs are handled; [`Marks::submitted`] closes them all with one reading of the clock. Each list
 //! is as long as what one turn of the loop can put out, and keeps its memory.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::downlink::Beat;
 use crate::playout::ItemId;
@@ -83,8 +83,9 @@ impl Marks {
             || self.barge_in.is_some()
     }
 
-    /// Everything put out so far was handed to the kernel at `now`.
-    pub(super) fn submitted(&mut self, now: Instant, stages: &mut Stages) {
+    /// Everything put out so far was handed to the kernel at `now`. `beat` is told how late each frame was.
+    pub(super) fn submitted(&mut self, now: Instant, stages: &mut Stages, beat: &mut dyn FnMut(Duration)) {
+        self.due.iter().for_each(|due| beat(now.saturating_duration_since(*due)));
         let mut record = |stage, from| stages.record(stage, now.saturating_duration_since(from));
         self.appended.drain(..).for_each(|from| record(Stage::Uplink, from));
         self.due.drain(..).for_each(|from| record(Stage::TickLate, from));

@@ -1,14 +1,15 @@
-//! What control knows of calls: by the webhook's id, by our number, and how many each worker has.
+//! What control knows of calls: by the webhook's id, by our number, and by the worker that has them.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
 use crate::call_id::{CallId, CallNumber, LogId};
 use crate::io::StreamKey;
-use crate::messages::CallReport;
+use crate::messages::{CallReport, LoadReport};
 
 use super::connections::Ticket;
 use super::json::SessionView;
+use super::placement::Place;
 use super::timers::{Timer, Timers};
 
 /// Ended calls remembered: an hour of a busy server. With metadata at its maximum they hold 45 MB, usually 6.
@@ -65,8 +66,8 @@ pub(super) struct Calls {
     by_id: HashMap<CallId, CallNumber>,
     /// Ended calls, the oldest first.
     ended: BTreeSet<(Instant, CallNumber)>,
-    /// Calls placed on each worker and not over.
-    load: Vec<u32>,
+    /// What is known of each worker.
+    places: Vec<Place>,
     opened: u64,
 }
 
@@ -76,20 +77,26 @@ impl Calls {
             by_number: BTreeMap::new(),
             by_id: HashMap::new(),
             ended: BTreeSet::new(),
-            load: vec![0; workers.into()],
+            places: (0..workers).map(|_| Place::default()).collect(),
             opened: 0,
         }
     }
 
     /// Calls being opened or live.
     pub(super) fn live(&self) -> u32 {
-        self.load.iter().sum()
+        self.places.iter().map(|place| place.calls).sum()
     }
 
-    /// The worker with the fewest calls, the first of equals.
-    pub(super) fn least_loaded(&self) -> u16 {
-        let (worker, _) = self.load.iter().enumerate().min_by_key(|(_, load)| **load).expect("there is a worker");
-        u16::try_from(worker).expect("workers are numbered by u16")
+    /// What is known of each worker.
+    pub(super) fn places_mut(&mut self) -> &mut [Place] {
+        &mut self.places
+    }
+
+    /// A worker tells its load.
+    pub(super) fn loaded(&mut self, worker: u16, report: LoadReport) {
+        if let Some(place) = self.places.get_mut(usize::from(worker)) {
+            place.report = Some(report);
+        }
     }
 
     /// A number never used before.
@@ -100,7 +107,7 @@ impl Calls {
 
     /// A call is being opened; an ended one of the same id is forgotten.
     pub(super) fn insert(&mut self, number: CallNumber, call: Call, timers: &mut Timers) {
-        self.load[usize::from(call.worker)] += 1;
+        self.places[usize::from(call.worker)].add(call.opened);
         if let Some(old) = self.by_id.insert(call.id.clone(), number) {
             self.forget_ended(old, timers);
         }
@@ -124,7 +131,7 @@ impl Calls {
     pub(super) fn remove(&mut self, number: CallNumber) -> Option<Call> {
         let call = self.by_number.remove(&number)?;
         if !matches!(call.phase, Phase::Ended { .. }) {
-            self.load[usize::from(call.worker)] -= 1;
+            self.places[usize::from(call.worker)].remove();
         }
         if self.by_id.get(&call.id) == Some(&number) {
             self.by_id.remove(&call.id);
@@ -139,7 +146,7 @@ impl Calls {
         if matches!(call.phase, Phase::Ended { .. }) {
             return None;
         }
-        self.load[usize::from(call.worker)] -= 1;
+        self.places[usize::from(call.worker)].remove();
         let forget_at = now + ENDED_TIME_MAX;
         let phase = std::mem::replace(&mut call.phase, Phase::Ended { report, forget_at });
         let is_latest = self.by_id.get(&call.id) == Some(&number);

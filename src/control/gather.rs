@@ -159,11 +159,22 @@ impl Control {
                 self.stats.connections = self.connections.count() as u64;
                 self.stats.uptime_sec = now.saturating_duration_since(self.started).as_secs_f64();
                 self.stats.driver = self.driver_counters.read();
+                self.stats.workers = self.worker_stats(now);
                 let text = stats::render(&self.build, &self.stats, &sum);
                 let kind = "text/plain; version=0.0.4; charset=utf-8";
                 self.answer(now, gather.ticket, response(200, kind, text.into_bytes()));
             }
         }
+    }
+
+    fn worker_stats(&mut self, now: Instant) -> Vec<stats::WorkerLoad> {
+        let admit_busy = self.config.admit_busy;
+        let load = |place: &mut super::placement::Place| stats::WorkerLoad {
+            calls: place.calls,
+            admits: place.admits(now, admit_busy),
+            report: place.report.unwrap_or_default(),
+        };
+        self.calls.places_mut().iter_mut().map(load).collect()
     }
 
     /// The worker stopped before it could describe the call; it has reported the call's end before.

@@ -237,6 +237,28 @@ pub(super) fn sessions(sessions: &[SessionView<'_>]) -> Vec<u8> {
     bytes(&View { count: sessions.len(), sessions })
 }
 
+/// One worker.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct WorkerView {
+    pub(super) worker: usize,
+    pub(super) calls: u32,
+    pub(super) busy_ratio: f64,
+    pub(super) tick_late_p99_us: u64,
+    pub(super) complexity: u8,
+    pub(super) admits: bool,
+}
+
+pub(super) fn workers(calls_max: u32, workers: &[WorkerView]) -> Vec<u8> {
+    #[derive(Serialize)]
+    #[serde(rename_all = "camelCase")]
+    struct View<'a> {
+        calls_max: u32,
+        workers: &'a [WorkerView],
+    }
+    bytes(&View { calls_max, workers })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

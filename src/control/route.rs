@@ -12,6 +12,7 @@ pub(super) enum Resource {
     Health,
     Ready,
     Metrics,
+    Workers,
     Sessions,
     Session(CallId),
     Activate(CallId),
@@ -26,6 +27,7 @@ impl Resource {
             Self::Health => "/health",
             Self::Ready => "/ready",
             Self::Metrics => "/metrics",
+            Self::Workers => "/api/workers",
             Self::Sessions => "/api/sessions",
             Self::Session(_) => "/api/sessions/{callId}",
             Self::Activate(_) => "/api/sessions/{callId}/activate",
@@ -36,7 +38,7 @@ impl Resource {
     /// For `Allow`.
     const fn methods(&self) -> &'static [Method] {
         match self {
-            Self::Page | Self::Health | Self::Ready | Self::Metrics => &[Method::Get, Method::Head],
+            Self::Page | Self::Health | Self::Ready | Self::Metrics | Self::Workers => &[Method::Get, Method::Head],
             Self::Sessions => &[Method::Get, Method::Head, Method::Post],
             Self::Session(_) => &[Method::Get, Method::Head, Method::Put, Method::Delete],
             Self::Activate(_) | Self::BridgeStop => &[Method::Post],
@@ -81,6 +83,7 @@ fn named(path: &[&str]) -> Result<Resource, Refusal> {
         ["health"] => Ok(Resource::Health),
         ["ready"] => Ok(Resource::Ready),
         ["metrics"] => Ok(Resource::Metrics),
+        ["api", "workers"] => Ok(Resource::Workers),
         ["api", "sessions"] => Ok(Resource::Sessions),
         ["api", "sessions", call] if !call.is_empty() => id(call).map(Resource::Session),
         ["api", "sessions", call, "activate"] if !call.is_empty() => id(call).map(Resource::Activate),

@@ -17,10 +17,12 @@ use super::gather::worker_silent;
 use super::route::{self, Resource};
 use super::session_request::{self, SessionRequest};
 use super::timers::Timer;
-use super::{Control, WAIT_TIME_MAX, WORKER_TIME_MAX, json};
+use super::{Control, WAIT_TIME_MAX, WORKER_TIME_MAX, json, placement};
 
 /// When a full server is worth asking again, in seconds.
 const FULL_RETRY_SEC: u32 = 5;
+/// When a server whose cores are at their limit is: its load is known anew some times a second.
+const OVERLOADED_RETRY_SEC: u32 = 2;
 
 impl Control {
     /// Serves a request: answers it, refuses it, or leaves it waiting for a worker.
@@ -56,10 +58,14 @@ impl Control {
                 self.answer(now, ticket, json_response(200, body));
             }
             (Resource::Ready, _) => {
-                self.has_room()?;
+                self.place(now)?;
                 self.answer(now, ticket, json_response(200, json::ready()));
             }
             (Resource::Metrics, _) => self.metrics(now, ticket),
+            (Resource::Workers, _) => {
+                let body = self.workers(now);
+                self.answer(now, ticket, json_response(200, body));
+            }
             (Resource::Sessions, Method::Post) => self.create(now, ticket, &request.body, None)?,
             (Resource::Sessions, _) => self.list(now, ticket),
             (Resource::Session(call), Method::Put) => self.create(now, ticket, &request.body, Some(&call))?,
@@ -76,8 +82,8 @@ impl Control {
         Ok(())
     }
 
-    /// Whether another call can be taken.
-    fn has_room(&self) -> Result<(), Refusal> {
+    /// The worker that takes another call.
+    fn place(&mut self, now: Instant) -> Result<u16, Refusal> {
         if self.is_stopping() {
             return Err(stopping());
         }
@@ -85,7 +91,28 @@ impl Control {
             let error = format!("All {} calls are taken (BRIDGE_MAX_CALLS).", self.config.calls_max);
             return Err(Refusal::new(503, "full", error).retry_after(FULL_RETRY_SEC));
         }
-        Ok(())
+        placement::choose(self.calls.places_mut(), now, self.config.admit_busy).ok_or_else(|| {
+            let error = "Every core is at its limit (BRIDGE_ADMIT_BUSY_PERCENT). Use another server, or try again.";
+            Refusal::new(503, "overloaded", error).retry_after(OVERLOADED_RETRY_SEC)
+        })
+    }
+
+    /// `GET /api/workers`.
+    fn workers(&mut self, now: Instant) -> Vec<u8> {
+        let (calls_max, admit_busy) = (self.config.calls_max, self.config.admit_busy);
+        let open = !self.is_stopping() && self.calls.live() < calls_max;
+        let views = self.calls.places_mut().iter_mut().enumerate().map(|(worker, place)| {
+            let report = place.report.unwrap_or_default();
+            json::WorkerView {
+                worker,
+                calls: place.calls,
+                busy_ratio: (report.busy * 1e4).round() / 1e4,
+                tick_late_p99_us: report.tick_late_p99_us,
+                complexity: place.report.map_or(*self.config.opus_complexity.end(), |report| report.complexity),
+                admits: open && place.admits(now, admit_busy),
+            }
+        });
+        json::workers(calls_max, &views.collect::<Vec<_>>())
     }
 
     /// POST and PUT of a session; refusals are counted by their code.
@@ -124,7 +151,7 @@ impl Control {
             return Ok(());
         }
 
-        self.has_room()?;
+        let worker = self.place(now)?;
         let offer = Offer::parse(&request.offer)
             .map_err(|error| Refusal::new(400, error.code(), format!("sdpOffer cannot be answered: {error}")))?;
         if request.model_was_retired {
@@ -134,7 +161,6 @@ impl Control {
                 tracing::warn!(call = %log_id, model, unsaid, "the request names a retired model; the default is used");
             }
         }
-        let worker = self.calls.least_loaded();
         let number = self.calls.next_number();
         let until = now + WORKER_TIME_MAX;
         let call = Call {

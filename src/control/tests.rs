@@ -4,6 +4,7 @@ mod api;
 mod contract;
 mod fields;
 mod gate;
+mod placement;
 mod server;
 mod stop;
 

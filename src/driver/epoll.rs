@@ -1,8 +1,10 @@
 //! The driver on epoll, by mio: for hosts where io_uring is forbidden.
 //!
 //! The same contract as the ring's driver, by system calls: each datagram is sent when the machine says so, each
-//! readable socket is read until it is empty or its share of the turn is used up. Deadlines are kept to the millisecond
-//! that epoll knows, rounded up. No `unsafe`.
+//! readable socket is read until it is empty or its share of the turn is used up. epoll's own timeout knows milliseconds
+//! alone, too coarse for the beat: a timer descriptor keeps deadlines to the nanosecond. A collection window is slept
+//! through. `recvmmsg` and `sendmmsg` are not used: they gather on one socket, and a call, which has a socket of its own,
+//! has one datagram there as a rule. No `unsafe`.
 
 mod sockets;
 mod streams;
@@ -10,17 +12,20 @@ mod streams;
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, UdpSocket};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::time::{Duration, Instant};
 
 use mio::net::TcpListener;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
+use nix::sys::time::TimeSpec;
+use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
 
+use super::counters::count_many;
 use super::mail::Inbox;
 use super::table::Table;
 use super::tag::{Op, Tag};
-use super::turn::{Backend, Common, INPUTS_PER_TURN};
+use super::turn::{Backend, Common, Sleep};
 use super::udp::Moment;
 use crate::io::{Input, SocketKey, StreamKey};
 
@@ -37,6 +42,8 @@ const CHUNK: usize = 16 * 1024 + 512;
 pub(super) struct Epoll<M> {
     common: Common<M>,
     poll: Poll,
+    /// Wakes a sleep at its deadline.
+    timer: TimerFd,
     events: Events,
     sockets: Table<SocketKey, sockets::Socket>,
     streams: Table<StreamKey, streams::Stream>,
@@ -66,6 +73,12 @@ impl<M> Epoll<M> {
             token(Tag::bare(Op::Wake)),
             Interest::READABLE,
         )?;
+        let timer = TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::TFD_CLOEXEC | TimerFlags::TFD_NONBLOCK)?;
+        poll.registry().register(
+            &mut SourceFd(&timer.as_fd().as_raw_fd()),
+            token(Tag::bare(Op::Cancel)),
+            Interest::READABLE,
+        )?;
         let listener = listener
             .map(|listener| {
                 listener.set_nonblocking(true)?;
@@ -77,6 +90,7 @@ impl<M> Epoll<M> {
         Ok(Self {
             common,
             poll,
+            timer,
             events: Events::with_capacity(EVENTS_MAX),
             sockets: Table::new(),
             streams: Table::new(),
@@ -96,6 +110,8 @@ impl<M> Epoll<M> {
             let Some(tag) = Tag::unpack(event.token().0 as u64) else { continue };
             match tag.op {
                 Op::Wake => self.woken = true,
+                // The timer: a deadline is seen by the time.
+                Op::Cancel => {}
                 Op::Accept => self.acceptable = true,
                 Op::UdpReceive => {
                     if let Some(socket) = self.sockets.get(tag.socket_key()) {
@@ -175,9 +191,9 @@ impl<M> Backend<M> for Epoll<M> {
         self.common.pending.push_back(Input::Closed { stream: key });
     }
 
-    fn reap(&mut self, moment: &Moment, give: &mut impl FnMut(Input<'_, M>)) {
+    fn reap(&mut self, moment: &Moment, max: usize, give: &mut impl FnMut(Input<'_, M>)) -> bool {
         self.note_events();
-        let mut budget = INPUTS_PER_TURN;
+        let mut budget = max;
         self.accept_waiting(moment.now, &mut budget, give);
         while budget > 0
             && let Some(tag) = self.ready.pop_front()
@@ -187,6 +203,7 @@ impl<M> Backend<M> for Epoll<M> {
                 _ => self.progress(tag.stream_key(), &mut budget, give),
             }
         }
+        !self.ready.is_empty()
     }
 
     fn take_woken(&mut self) -> bool {
@@ -197,10 +214,27 @@ impl<M> Backend<M> for Epoll<M> {
         self.accept_at
     }
 
-    fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
+    fn wait(&mut self, sleep: Sleep) -> io::Result<()> {
         let acceptable = self.acceptable && self.accept_at.is_none() && !self.common.offers.is_empty();
         let busy = !self.ready.is_empty() || acceptable && self.listener.is_some();
-        match self.poll.poll(&mut self.events, if busy { Some(Duration::ZERO) } else { timeout }) {
+        let mut calls = 1;
+        let timeout = if busy {
+            Some(Duration::ZERO)
+        } else if sleep.window.is_zero() {
+            sleep.timeout
+        } else {
+            calls += 1;
+            std::thread::sleep(sleep.window);
+            Some(Duration::ZERO)
+        };
+        let polls_only = timeout == Some(Duration::ZERO);
+        if let Some(timeout) = timeout.filter(|_| !polls_only) {
+            calls += 1;
+            // Each setting is an edge of its own when it runs out, so the timer never needs reading.
+            self.timer.set(Expiration::OneShot(TimeSpec::from_duration(timeout)), TimerSetTimeFlags::empty())?;
+        }
+        count_many(&self.common.counters.system_calls, calls);
+        match self.poll.poll(&mut self.events, polls_only.then_some(Duration::ZERO)) {
             Err(error) if error.kind() != ErrorKind::Interrupted => Err(error),
             _ => Ok(()),
         }

@@ -2,10 +2,11 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::resource::{Resource, UsageWho, getrlimit, getrusage, setrlimit};
+use nix::time::{ClockId, clock_gettime};
 use nix::unistd::Pid;
 
 /// The processors this process may run on, in order. Never empty.
@@ -22,6 +23,33 @@ pub fn pin_to(core: usize) -> io::Result<()> {
     let mut set = CpuSet::new();
     set.set(core)?;
     Ok(sched_setaffinity(Pid::from_raw(0), &set)?)
+}
+
+/// Lets the calling thread's sleeps end when they should, and not up to 50 µs later for the sake of fewer interrupts.
+pub(super) fn wake_on_time() -> io::Result<()> {
+    Ok(nix::sys::prctl::set_timerslack(1)?)
+}
+
+/// Nanoseconds on a clock that only goes forward: [`crate::io::Stopwatch`] in production.
+pub fn stopwatch() -> u64 {
+    nanoseconds(ClockId::CLOCK_MONOTONIC)
+}
+
+/// Time that the calling thread has run, in nanoseconds: [`crate::io::Stopwatch`] for work without waiting.
+pub fn thread_time() -> u64 {
+    nanoseconds(ClockId::CLOCK_THREAD_CPUTIME_ID)
+}
+
+fn nanoseconds(clock: ClockId) -> u64 {
+    let time = clock_gettime(clock).expect("these clocks exist on every Linux");
+    Duration::from(time).as_nanos() as u64
+}
+
+/// Time that the calling thread has spent in the kernel, in nanoseconds; as exact as the kernel's own accounting.
+pub fn thread_kernel_time() -> u64 {
+    let usage = getrusage(UsageWho::RUSAGE_THREAD).expect("a thread may ask about itself");
+    let time = usage.system_time();
+    time.tv_sec() as u64 * 1_000_000_000 + time.tv_usec() as u64 * 1_000
 }
 
 /// Raises the limit on open descriptors as far as the host allows, and returns it: each call needs two.

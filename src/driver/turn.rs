@@ -1,8 +1,9 @@
 //! The loop that both drivers share: inputs in, outputs out, then to the kernel and to sleep.
 //!
-//! One turn: what our own effects caused, then the mailbox, then the kernel's completions, then the deadline if it has
+//! One turn: what our own effects caused, then the kernel's completions, then the mailbox, then the deadline if it has
 //! passed; then every output; then [`Input::Submitted`]; then one call into the kernel that submits and sleeps. What came
-//! in before a deadline is thus seen before it. This file must not know which kernel interface is underneath.
+//! in before a deadline is thus seen before it. A turn is bounded in inputs and in time, because what it puts out reaches
+//! the kernel only at its end. This file must not know which kernel interface is underneath.
 
 use std::collections::VecDeque;
 use std::io;
@@ -10,17 +11,24 @@ use std::net::UdpSocket;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::counters::Counters;
+use super::counters::{Counters, count};
 use super::mail::{Inbox, Mail, Routes};
+use super::pace::Pace;
 use super::udp::{self, Moment, Ports};
 use crate::io::{Deadline, Fault, Input, Machine, Output, SocketKey, StreamKey};
 
-/// Inputs of the kernel per turn. A packet costs a worker up to 10 µs, so a turn under a flood stays near 2 ms, a tenth
-/// of the 20 ms beat that its deadlines follow; the rest waits for the next turn.
+/// Inputs of the kernel per turn, at most; the rest waits for the next one.
 pub(super) const INPUTS_PER_TURN: usize = 256;
 
-/// Messages per turn. Opening a call is the dearest, below 1 ms; a storm of them must not hold up the beat for long.
-const MESSAGES_PER_TURN: usize = 64;
+/// A turn takes no more inputs once it is this old. A packet costs a worker 16 µs, a step of a DTLS handshake 300: without
+/// this, what a burst holds up would be late by all of it. A twentieth of the beat.
+const TURN_TIME: Duration = Duration::from_millis(1);
+
+/// Inputs between two looks at the clock, which costs less than one of them.
+const INPUTS_PER_LOOK: usize = 16;
+
+/// Messages per turn. Opening a call is the dearest, some 150 µs: a storm of them must not hold up the beat.
+const MESSAGES_PER_TURN: usize = 8;
 
 /// How long messages wait for room in a full mailbox before they are tried again: there is nothing to be woken by.
 const RETRY: Duration = Duration::from_millis(1);
@@ -44,11 +52,13 @@ pub(super) struct Common<M> {
     pub(super) offers: VecDeque<StreamKey>,
     pub(super) ports: Ports,
     pub(super) counters: Arc<Counters>,
+    /// The longest collection window.
+    window_max: Duration,
 }
 
 impl<M> Common<M> {
-    pub(super) fn new(ports: Ports, counters: Arc<Counters>) -> Self {
-        Self { pending: VecDeque::new(), offers: VecDeque::new(), ports, counters }
+    pub(super) fn new(ports: Ports, counters: Arc<Counters>, window_max: Duration) -> Self {
+        Self { pending: VecDeque::new(), offers: VecDeque::new(), ports, counters, window_max }
     }
 
     pub(super) fn failed(&mut self, stream: StreamKey, error: &io::Error) {
@@ -60,6 +70,25 @@ impl<M> Common<M> {
         let before = self.offers.len();
         self.offers.retain(|offer| *offer != stream);
         self.offers.len() < before
+    }
+}
+
+/// How long a backend may sleep.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Sleep {
+    /// Until something happens, or this time is over; `None`: no limit.
+    pub(super) timeout: Option<Duration>,
+    /// What happens before this time is over may wait until then: the collection window. At most `timeout`.
+    pub(super) window: Duration,
+}
+
+impl Sleep {
+    /// No sleep at all.
+    pub(super) const NONE: Self = Self { timeout: Some(Duration::ZERO), window: Duration::ZERO };
+
+    /// Until something happens or this time is over.
+    pub(super) const fn at_most(time: Duration) -> Self {
+        Self { timeout: Some(time), window: Duration::ZERO }
     }
 }
 
@@ -75,14 +104,14 @@ pub(super) trait Backend<M> {
     fn read(&mut self, key: StreamKey, on: bool);
     fn shutdown(&mut self, key: StreamKey);
     fn close(&mut self, key: StreamKey);
-    /// Hands over at most [`INPUTS_PER_TURN`] of what happened.
-    fn reap(&mut self, moment: &Moment, give: &mut impl FnMut(Input<'_, M>));
+    /// Hands over at most `max` of what happened; true when there may be more.
+    fn reap(&mut self, moment: &Moment, max: usize, give: &mut impl FnMut(Input<'_, M>)) -> bool;
     /// Whether the mailbox was signalled since this was last asked.
     fn take_woken(&mut self) -> bool;
     /// When the backend itself wants to run again.
     fn retry_at(&self) -> Option<Instant>;
-    /// Gives all effects to the kernel, then sleeps until something happens or the time is over; `None`: no limit.
-    fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()>;
+    /// Gives all effects to the kernel, then sleeps as told.
+    fn wait(&mut self, sleep: Sleep) -> io::Result<()>;
 }
 
 /// Runs a machine until it exits, or the kernel interface itself fails.
@@ -93,28 +122,47 @@ pub(super) fn run<T: Machine, B: Backend<T::Message>>(
     routes: &mut Routes<T::Message>,
 ) -> io::Result<()> {
     let mut moment = Moment::read();
-    let mut mail_left = true;
+    let mut pace = Pace::new(moment.now, backend.common().window_max);
+    let (mut mail_left, mut more) = (true, false);
     machine.handle_input(moment.now, Input::Timeout);
     loop {
         let Some(deadline) = drain(machine, backend, routes, moment.now) else {
-            backend.wait(Some(Duration::ZERO))?;
+            backend.wait(Sleep::NONE)?;
             return last_words(routes, moment.now);
         };
         let waiting = routes.retry();
         let submitted = Instant::now();
         machine.handle_input(submitted, Input::Submitted);
-        let idle = backend.common().pending.is_empty() && !mail_left;
+        let idle = backend.common().pending.is_empty() && !mail_left && !more;
         let until = [deadline.at, backend.retry_at(), waiting.then(|| submitted + RETRY)].into_iter().flatten().min();
-        let timeout = until.map(|at| at.saturating_duration_since(submitted));
-        backend.wait(if idle { timeout } else { Some(Duration::ZERO) })?;
+        let window = pace.rests(submitted);
+        let sleep = if idle {
+            Sleep { timeout: until.map(|at| at.saturating_duration_since(submitted).max(window)), window }
+        } else {
+            Sleep::NONE
+        };
+        backend.wait(sleep)?;
 
         moment = Moment::read();
         let now = moment.now;
+        pace.woke(now);
+        let counters = &backend.common().counters;
+        count(&counters.turns);
+        if !sleep.window.is_zero() {
+            count(&counters.windows);
+        }
         while let Some(input) = backend.common().pending.pop_front() {
             machine.handle_input(now, input);
         }
         let mut give = |input: Input<'_, T::Message>| machine.handle_input(now, input);
-        backend.reap(&moment, &mut give);
+        let mut left = INPUTS_PER_TURN;
+        loop {
+            more = backend.reap(&moment, INPUTS_PER_LOOK, &mut give);
+            left = left.saturating_sub(INPUTS_PER_LOOK);
+            if !more || left == 0 || now.elapsed() >= TURN_TIME {
+                break;
+            }
+        }
         if backend.take_woken() {
             inbox.answer();
             mail_left = true;

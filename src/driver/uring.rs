@@ -3,7 +3,7 @@
 //! A turn costs one `io_uring_enter`: it submits what the machine asked for and sleeps until the deadline, which rides on
 //! the same call. Datagrams come by one multishot receive per socket into a ring of provided buffers; their sends post a
 //! completion only when they fail. Streams use single-shot operations, because a multishot receive cannot be paused.
-//! Everything here is in Linux 6.1; nothing newer is used.
+//! Everything here is in Linux 6.1; what is newer is used only where the kernel says that it has it.
 //!
 //! What the kernel may still read or write must stay in place, and closing keeps that promise: cancel, await the last
 //! completion, only then free. The operations in flight are counted per socket and stream; a ring that ends does the same
@@ -28,11 +28,11 @@ use self::files::{Descriptor, Files};
 use self::ring::Ring;
 use self::sends::WakeCount;
 use self::sockets::Template;
-use super::counters::count;
+use super::counters::{count, count_many};
 use super::mail::Inbox;
 use super::table::Table;
 use super::tag::{Op, Tag};
-use super::turn::{Backend, Common, INPUTS_PER_TURN};
+use super::turn::{Backend, Common, INPUTS_PER_TURN, Sleep};
 use super::udp::Moment;
 use crate::io::{Fault, Input, SocketKey, StreamKey};
 
@@ -167,10 +167,10 @@ impl<M> Uring<M> {
             uring.sockets.is_empty() && uring.streams.is_empty() && !uring.accept.armed && !uring.wake.armed
         };
         while !quiet(self) {
-            if now.elapsed() > QUIESCE || self.wait(Some(Duration::from_millis(10))).is_err() {
+            if now.elapsed() > QUIESCE || self.wait(Sleep::at_most(Duration::from_millis(10))).is_err() {
                 return false;
             }
-            self.reap(&Moment::read(), &mut |_| {});
+            self.reap(&Moment::read(), INPUTS_PER_TURN, &mut |_| {});
         }
         true
     }
@@ -248,16 +248,18 @@ impl<M> Backend<M> for Uring<M> {
         self.close_stream(key);
     }
 
-    fn reap(&mut self, moment: &Moment, give: &mut impl FnMut(Input<'_, M>)) {
+    fn reap(&mut self, moment: &Moment, max: usize, give: &mut impl FnMut(Input<'_, M>)) -> bool {
         self.retry_accept(moment.now);
         let mut batch = std::mem::take(&mut self.batch);
-        self.ring.completions(&mut batch, INPUTS_PER_TURN);
+        let more = self.ring.completions(&mut batch, max);
+        count_many(&self.common.counters.ring_completions, batch.len() as u64);
         for completion in batch.drain(..) {
             self.complete(moment, &completion, give);
         }
         self.batch = batch;
         self.datagrams.publish();
         self.chunks.publish();
+        more
     }
 
     fn take_woken(&mut self) -> bool {
@@ -268,8 +270,15 @@ impl<M> Backend<M> for Uring<M> {
         self.accept.retry_at
     }
 
-    fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
-        self.ring.enter(timeout)
+    fn wait(&mut self, sleep: Sleep) -> io::Result<()> {
+        let entered = self.ring.enter(sleep);
+        let (tally, counters) = (self.ring.take_tally(), &self.common.counters);
+        count_many(&counters.system_calls, tally.enters);
+        count_many(&counters.ring_submissions, tally.submissions);
+        if self.ring.has_overflowed() {
+            count(&counters.ring_overflows);
+        }
+        entered
     }
 }
 

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use super::{Stage, WorkerStats};
 use crate::close_reason::CloseReason;
-use crate::messages::CallState;
+use crate::messages::{CallState, LoadReport};
 
 /// Names the running program.
 #[derive(Clone, Debug)]
@@ -68,6 +68,19 @@ pub struct ControlStats {
     pub uptime_sec: f64,
     /// What the drivers counted.
     pub driver: Vec<(&'static str, u64)>,
+    /// The workers by their index.
+    pub workers: Vec<WorkerLoad>,
+}
+
+/// One worker as control sees it.
+#[derive(Clone, Debug, Default)]
+pub struct WorkerLoad {
+    /// Calls placed there and not over.
+    pub calls: u32,
+    /// Whether it takes another call.
+    pub admits: bool,
+    /// What it last said of its load.
+    pub report: LoadReport,
 }
 
 /// Upper bounds of the stages' buckets with the text of their label: from a packet's microseconds to a turn's seconds.
@@ -134,6 +147,7 @@ pub fn render(build: &BuildInfo, control: &ControlStats, workers: &WorkerStats) 
     text.report("downlink", names::DOWNLINK, workers.downlink.counters());
     text.report("agent", names::AGENT, workers.agent.counters());
 
+    worker_loads(&mut text, &control.workers);
     stages(&mut text, workers);
 
     text.family("http_requests_total", "counter", "HTTP requests answered, by route and status.");
@@ -144,6 +158,37 @@ pub fn render(build: &BuildInfo, control: &ControlStats, workers: &WorkerStats) 
     let help = "HTTP connections accepted.";
     text.single("http_connections_accepted_total", "counter", help, control.connections_accepted);
     text.0
+}
+
+fn worker_loads(text: &mut Text, workers: &[WorkerLoad]) {
+    let numbered = || workers.iter().enumerate().map(|(index, load)| (index.to_string(), load));
+    text.family("worker_calls", "gauge", "Calls by worker, those being opened included.");
+    for (worker, load) in numbered() {
+        text.sample("worker_calls", &[("worker", &worker)], load.calls);
+    }
+    text.family("worker_busy_ratio", "gauge", "Share of the time in which a worker ran, over about the last second.");
+    for (worker, load) in numbered() {
+        text.sample("worker_busy_ratio", &[("worker", &worker)], load.report.busy);
+    }
+    text.family("worker_admits", "gauge", "Whether a worker takes another call.");
+    for (worker, load) in numbered() {
+        text.sample("worker_admits", &[("worker", &worker)], u8::from(load.admits));
+    }
+    text.family("worker_encoder_complexity", "gauge", "Complexity of a worker's Opus encoders now.");
+    for (worker, load) in numbered() {
+        text.sample("worker_encoder_complexity", &[("worker", &worker)], load.report.complexity);
+    }
+    let help = "CPU time of a worker's thread: decoding, encoding, the kernel on its behalf, and all else.";
+    text.family("worker_cpu_seconds_total", "counter", help);
+    for (worker, load) in numbered() {
+        let LoadReport { thread_ns, kernel_ns, encode_ns, decode_ns, .. } = load.report;
+        let other_ns = thread_ns.saturating_sub(kernel_ns + encode_ns + decode_ns);
+        for (part, ns) in
+            [("decode", decode_ns), ("encode", encode_ns), ("user_other", other_ns), ("kernel", kernel_ns)]
+        {
+            text.sample("worker_cpu_seconds_total", &[("worker", &worker), ("part", part)], ns as f64 / 1e9);
+        }
+    }
 }
 
 fn stages(text: &mut Text, workers: &WorkerStats) {
@@ -224,6 +269,9 @@ mod tests {
         let build = BuildInfo { version: "1.2.3", io: "uring" };
         let mut control = ControlStats { connections: 3, calls_max: 200, uptime_sec: 12.5, ..ControlStats::default() };
         control.driver = vec![("datagrams_truncated", 9)];
+        let report = LoadReport { busy: 0.5, complexity: 3, thread_ns: 10_000_000_000, ..LoadReport::default() };
+        let report = LoadReport { kernel_ns: 1_000_000_000, encode_ns: 6_000_000_000, ..report };
+        control.workers = vec![WorkerLoad::default(), WorkerLoad { calls: 7, admits: true, report }];
         control.requests.insert(("/api/sessions/{callId}", 200), 7);
         control.requests.insert(("none", 400), 1);
         control.refused.insert("full", 2);
@@ -249,6 +297,12 @@ mod tests {
             "uptime_seconds 12.5",
             "driver_datagrams_truncated_total 9",
             "calls{state=\"held\"} 3",
+            "worker_calls{worker=\"1\"} 7",
+            "worker_busy_ratio{worker=\"1\"} 0.5",
+            "worker_admits{worker=\"0\"} 0",
+            "worker_encoder_complexity{worker=\"1\"} 3",
+            "worker_cpu_seconds_total{worker=\"1\",part=\"encode\"} 6",
+            "worker_cpu_seconds_total{worker=\"1\",part=\"user_other\"} 3",
             "calls_ended_total{reason=\"ice_timeout\",blame=\"peer\"} 5",
             "calls_refused_total{code=\"full\"} 2",
             "http_requests_total{route=\"/api/sessions/{callId}\",code=\"200\"} 7",

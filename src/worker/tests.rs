@@ -17,6 +17,10 @@ fn entropy(buffer: &mut [u8]) {
 }
 
 fn worker() -> Worker {
+    worker_with(LoadSettings::fixed(0))
+}
+
+fn worker_with(load: LoadSettings) -> Worker {
     let agent = AgentConfig {
         host: "127.0.0.1".into(),
         port: 1,
@@ -35,6 +39,7 @@ fn worker() -> Worker {
             start_delay: Duration::ZERO,
             opus_complexity: 0,
             entropy,
+            stopwatch: || 0,
         },
         media_ip: LOOPBACK,
         loopback_listener: true,
@@ -44,6 +49,7 @@ fn worker() -> Worker {
             own_media_ports: 40_000..=40_001,
             own_media_ip: LOOPBACK,
         },
+        load,
     })
 }
 
@@ -90,4 +96,68 @@ fn a_call_that_panics_is_counted_and_ends_alone() {
     assert!(worker.call(other).is_some_and(|call| call.end().is_none()), "the other call goes on");
     worker.handle_input(now, Input::UdpClosed { socket: faulty.socket() });
     assert_eq!(worker.calls.len(), 1, "the slot is given back");
+}
+
+/// Takes everything the worker puts out, as a driver does.
+fn drain(worker: &mut Worker, now: Instant) -> Vec<Output<Message>> {
+    let mut outputs = Vec::new();
+    loop {
+        match worker.poll_output() {
+            Output::Timeout(_) => break,
+            output => outputs.push(output),
+        }
+    }
+    worker.handle_input(now, Input::Submitted);
+    outputs
+}
+
+#[test]
+fn a_turn_serves_a_few_calls_and_the_next_one_goes_on() {
+    let (mut worker, mut now) = (worker(), Instant::now());
+    for number in 0..10 {
+        open(&mut worker, now, number);
+    }
+    drain(&mut worker, now);
+    // All of them send their next check at the same time.
+    now += Duration::from_secs(1);
+    let mut turns = Vec::new();
+    while turns.iter().sum::<usize>() < 10 {
+        worker.handle_input(now, Input::Timeout);
+        let mut senders: Vec<_> = drain(&mut worker, now)
+            .iter()
+            .filter_map(|output| if let Output::Send { socket, .. } = output { Some(socket.slot) } else { None })
+            .collect();
+        senders.dedup();
+        assert!(!senders.is_empty() && senders.len() <= DUE_PER_TURN as usize, "{senders:?}");
+        turns.push(senders.len());
+    }
+    assert_eq!(turns, [4, 4, 2]);
+}
+
+#[test]
+fn encoders_follow_the_load_of_their_core_and_control_is_told() {
+    use std::sync::atomic::{AtomicU64, Ordering};
+    static RUN_NS: AtomicU64 = AtomicU64::new(0);
+    let load = LoadSettings { complexity: 0..=5, thread_time: || RUN_NS.load(Ordering::Relaxed), kernel_time: || 0 };
+    let (mut worker, mut now) = (worker_with(load), Instant::now());
+    let key = open(&mut worker, now, 1);
+    assert_eq!(worker.call(key).map(Call::complexity), Some(5));
+    let mut told = Vec::new();
+    for _ in 0..20 {
+        now += load::SAMPLE;
+        // All of the time that has passed.
+        RUN_NS.fetch_add(load::SAMPLE.as_nanos() as u64, Ordering::Relaxed);
+        worker.handle_input(now, Input::Timeout);
+        told.extend(drain(&mut worker, now).into_iter().filter_map(|output| match output {
+            Output::Message { message: Message::FromWorker { event: FromWorker::Load(report), .. }, .. } => {
+                Some(report)
+            }
+            _ => None,
+        }));
+    }
+    assert_eq!(worker.call(key).map(Call::complexity), Some(0));
+    let last = told.last().expect("control is told");
+    assert!(last.complexity == 0 && last.busy > 0.99 && last.calls == 1, "{last:?}");
+    let late = open(&mut worker, now, 2);
+    assert_eq!(worker.call(late).map(Call::complexity), Some(0), "a new call begins as the others go on");
 }

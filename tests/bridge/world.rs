@@ -22,7 +22,7 @@ use voice_media_bridge::messages::{Message, Resolved};
 use voice_media_bridge::peer::identity::Identity;
 use voice_media_bridge::peer::sdp::Policy;
 use voice_media_bridge::stats::{BuildInfo, CounterReader};
-use voice_media_bridge::worker::{Worker, WorkerConfig};
+use voice_media_bridge::worker::{LoadSettings, Worker, WorkerConfig};
 
 use crate::relay::Relay;
 
@@ -134,6 +134,7 @@ impl World {
                 start_delay: config.start_delay,
                 opus_complexity: 0,
                 entropy,
+                stopwatch: || 0,
             },
             media_ip: BRIDGE_IP,
             loopback_listener: true,
@@ -143,6 +144,7 @@ impl World {
                 own_media_ports: config.media_ports.clone(),
                 own_media_ip: BRIDGE_IP,
             },
+            load: LoadSettings::fixed(0),
         });
         let build = BuildInfo { version: "test", io: "world" };
         let control = Control::new(

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use voice_media_bridge::driver::{Kind, PAYLOAD_MAX};
 use voice_media_bridge::io::{Input, Output};
 
-use crate::harness::{LOOPBACK, World, beside_others, kinds, socket};
+use crate::harness::{LOOPBACK, Script, World, beside_others, kinds, socket};
 
 #[test]
 fn empty_and_oversized_datagrams_are_counted_and_dropped() {
@@ -153,6 +153,72 @@ fn a_turn_takes_a_bounded_number_of_datagrams_before_its_deadline() {
             other => panic!("{other:?}"),
         });
         assert!(longest <= 256, "{kind:?}: {longest} datagrams in one turn");
+    }
+}
+
+#[test]
+fn a_turn_whose_inputs_are_dear_is_cut_short_by_its_time() {
+    const ALL: u32 = 100;
+    let _guard = beside_others();
+    for kind in kinds() {
+        let mut world = World::new();
+        let far = UdpSocket::bind((LOOPBACK, 0)).unwrap();
+        let (mut left, mut turn, mut longest) = (ALL, 0, 0);
+        world.run(kind, |script, now, input| match input {
+            Input::Timeout if left == ALL && turn == 0 && script.deadline.at.is_none() => {
+                script.say(Output::BindUdp { socket: socket(0, 1), address: LOOPBACK });
+            }
+            Input::UdpBound { port, .. } => {
+                (0..ALL).for_each(|_| assert_eq!(far.send_to(b"x", (LOOPBACK, *port)).unwrap(), 1));
+                script.deadline.at = Some(now);
+            }
+            Input::Datagram(_) => {
+                // What a step of a handshake may take, and more than a turn may.
+                thread::sleep(Duration::from_millis(1));
+                turn += 1;
+                left -= 1;
+            }
+            Input::Timeout => {
+                longest = longest.max(std::mem::take(&mut turn));
+                if left == 0 {
+                    script.say(Output::Exit);
+                }
+            }
+            other => panic!("{other:?}"),
+        });
+        assert!((1..=16).contains(&longest), "{kind:?}: {longest} dear datagrams in one turn");
+    }
+}
+
+#[test]
+fn a_busy_loop_keeps_a_window_and_loses_nothing_by_it() {
+    let _guard = beside_others();
+    for kind in kinds() {
+        let mut world = World::new();
+        world.window_max = Duration::from_millis(5);
+        let counters = Arc::clone(&world.counters);
+        let windows = move || counters.value("windows").unwrap();
+        let mut expected = 0_u32;
+        let send = |script: &mut Script, to: SocketAddr, n: u32| {
+            script.say(Output::Send { socket: socket(0, 1), to, payload: n.to_be_bytes().to_vec() });
+        };
+        world.run(kind, |script, _, input| match input {
+            Input::Timeout if expected == 0 => script.say(Output::BindUdp { socket: socket(0, 1), address: LOOPBACK }),
+            Input::UdpBound { port, .. } => send(script, SocketAddr::new(LOOPBACK, *port), 0),
+            // It sends to itself, one datagram a turn, and works for most of the time.
+            Input::Datagram(datagram) => {
+                assert_eq!(datagram.payload, expected.to_be_bytes());
+                expected += 1;
+                thread::sleep(Duration::from_micros(1_500));
+                if windows() > 20 {
+                    script.say(Output::Exit);
+                } else {
+                    send(script, datagram.from, expected);
+                }
+            }
+            Input::Timeout => {}
+            other => panic!("{other:?}"),
+        });
     }
 }
 

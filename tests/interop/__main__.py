@@ -23,6 +23,7 @@ SCENARIOS = [
     "intelligibility",
     "model_events",
     "browser",
+    "firefox",
     "third_party",
 ]
 ENDING_SEC = 5  # what a scenario has to put its own servers away after SIGTERM

@@ -1,9 +1,10 @@
 """Headless Chromium with a fake microphone calls the bridge from its own page."""
 
+import base64
 import contextlib
+import json
 import os
 import tempfile
-import time
 
 import numpy
 from selenium import webdriver
@@ -11,26 +12,16 @@ from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 
 import bridge as server
+import browser_page as page
 import speech
 
 LIMIT_SEC = 120
-CONNECT_SEC = 15
 CALL_SEC = 14  # a greeting, then the phrase and its reply
-CONCEALED_MAX = 0.02
-SCREENSHOT = server.EVIDENCE / "page-in-call.png"
+PHONE = {"width": 360, "height": 780, "deviceScaleFactor": 2, "mobile": True}
 # Without the last six, Chromium asks for hosts of its maker at every start.
 FLAGS = """--headless --no-sandbox --disable-gpu --use-fake-device-for-media-stream --use-fake-ui-for-media-stream
 --autoplay-policy=no-user-gesture-required --window-size=1280,900 --disable-quic --no-first-run
 --disable-background-networking --disable-component-update --disable-sync --disable-default-apps""".split()
-
-STATS = """
-const done = arguments[0];
-window.bridge.pc.getStats().then(all => {
-    const found = {};
-    all.forEach(one => { if (one.kind === 'audio' && /^(in|out)bound-rtp$/.test(one.type)) found[one.type] = one; });
-    done(found);
-});
-"""
 
 
 def run(report):
@@ -39,11 +30,11 @@ def run(report):
     microphone = speech.save(
         server.EVIDENCE / "microphone.wav", numpy.concatenate([speech.silence(5), phrase, speech.silence(3)])
     )
-    with server.running("browser", BRIDGE_AGENT="builtin") as bridge, chromium(microphone) as browser:
-        browser.get(bridge.url + "/")
-        the_page_is_self_contained(report, bridge, browser)
+    with server.running("browser", BRIDGE_AGENT="builtin") as bridge, chromium(microphone) as driver:
+        driver.get(bridge.url + "/")
+        browser = Chromium(driver)
         a_call_from_the_page(report, bridge, browser)
-        errors = [line["message"] for line in browser.get_log("browser") if line["level"] == "SEVERE"]
+        errors = [line["message"] for line in driver.get_log("browser") if line["level"] == "SEVERE"]
         report.check("the page logged no error", not errors, "; ".join(errors))
 
 
@@ -58,94 +49,57 @@ def chromium(microphone):
             options.add_argument(flag)
         log = str(server.EVIDENCE / "chromedriver.log")
         service = Service("/usr/bin/chromedriver", log_output=log, env=os.environ | {"HOME": profile})
-        browser = webdriver.Chrome(options=options, service=service)
+        driver = webdriver.Chrome(options=options, service=service)
         try:
-            browser.set_page_load_timeout(20)
-            browser.set_script_timeout(10)
-            yield browser
+            driver.set_page_load_timeout(20)
+            driver.set_script_timeout(10)
+            yield driver
         finally:
-            browser.quit()
+            driver.quit()
 
 
-def the_page_is_self_contained(report, bridge, browser):
-    loaded = browser.execute_script("return performance.getEntriesByType('resource').map(one => one.name)")
-    foreign = [name for name in loaded if not name.startswith(bridge.url)]
-    report.check(
-        "the page loads nothing from elsewhere", not foreign, ", ".join(foreign) or f"{len(loaded)} own requests"
-    )
+class Chromium:
+    """The browser of `browser_page`, by WebDriver."""
+
+    def __init__(self, driver):
+        self._driver = driver
+
+    def evaluate(self, expression):
+        done = "value => arguments[0](JSON.stringify(value ?? null))"
+        return json.loads(self._driver.execute_async_script(f"Promise.resolve({expression}).then({done})"))
+
+    def click(self, selector):
+        self._driver.find_element(By.CSS_SELECTOR, selector).click()
+
+    def screenshot(self, path):
+        """The whole page, not the window's part of it."""
+        size = self.evaluate("[document.documentElement.clientWidth, document.documentElement.scrollHeight]")
+        clip = {"x": 0, "y": 0, "width": size[0], "height": size[1], "scale": 1}
+        words = {"captureBeyondViewport": True, "clip": clip}
+        path.write_bytes(base64.b64decode(self._driver.execute_cdp_cmd("Page.captureScreenshot", words)["data"]))
+
+    def on_a_phone(self, is_dark):
+        """From now on as wide as a phone, and in this colour scheme."""
+        scheme = {"name": "prefers-color-scheme", "value": "dark" if is_dark else "light"}
+        self._driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
+        self._driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", PHONE)
 
 
 def a_call_from_the_page(report, bridge, browser):
-    clicked = time.monotonic()
-    browser.find_element(By.ID, "call").click()
-    state = wait_for(lambda: connection_state(browser), lambda state: state == "connected", CONNECT_SEC)
-    if not report.check(
-        "a click on Call connects", state == "connected", f"{state}, {time.monotonic() - clicked:.2f} s"
-    ):
-        report.note("the page says", browser.find_element(By.TAG_NAME, "body").text[:400])
+    if not page.call(report, bridge, browser):
         return
-    said = wait_for(lambda: browser.find_element(By.ID, "state").text, lambda text: text.startswith("In call"), 5)
-    report.check("the page says so", said.startswith("In call"), said)
-    count, _ = bridge.live_calls()
-    report.check("the bridge lists the browser's call", count == 1, count)
-
-    loudest, stats, pictured = 0.0, {}, False
-    until = time.monotonic() + CALL_SEC
-    while time.monotonic() < until:
-        time.sleep(0.2)
-        stats = browser.execute_async_script(STATS)
-        level = stats.get("inbound-rtp", {}).get("audioLevel", 0.0)
-        loudest = max(loudest, level)
-        late_enough = until - time.monotonic() < CALL_SEC / 3
-        if late_enough and not pictured and (level > 0.1 or until - time.monotonic() < 1):
-            pictured = browser.save_screenshot(str(SCREENSHOT))
-    report.note("the page in the call", f"{SCREENSHOT.relative_to(server.ROOT)}: {in_one_line(browser)}")
-    its_stats(report, stats, loudest)
+    page.media(report, browser, CALL_SEC)
     _, [call_id] = bridge.live_calls()
     session = bridge.session(call_id)[1]
     late = next((stage for stage in session["latency"] if stage["stage"] == "tick_late"), None)
     report.note("the bridge's own beat", f"{session['downlink']}, {late}")
 
-    browser.find_element(By.ID, "hangup").click()
-    count = wait_for(lambda: bridge.live_calls()[0], lambda count: count == 0, 5)
-    report.check("a click on Hang up ends the call on the bridge", count == 0, f"{count} live calls")
-    said = browser.find_element(By.ID, "state").text
-    report.check("and the page says so", not said.startswith("In call"), said)
-
-
-def its_stats(report, stats, loudest):
-    heard, sent = stats.get("inbound-rtp", {}), stats.get("outbound-rtp", {})
-    received, total = heard.get("packetsReceived", 0), heard.get("totalSamplesReceived", 0)
-    report.check("the browser hears the bridge", received > 100, f"{received} packets, {heard.get('packetsLost')} lost")
-    report.check("it is not silence", loudest > 0.01, f"audio level up to {loudest:.3f}")
-    # Silent concealment is what a browser plays before the first packet; nobody hears a gap in it.
-    concealed = (heard.get("concealedSamples", 0) - heard.get("silentConcealedSamples", 0)) / max(total, 1)
-    report.check(
-        "nothing worth naming is concealed",
-        total > 0 and concealed < CONCEALED_MAX,
-        f"{concealed:.3%} of {total} samples",
-    )
-    emitted = max(heard.get("jitterBufferEmittedCount", 0), 1)
-    delay_ms = heard.get("jitterBufferDelay", 0) / emitted * 1000
-    report.note("its jitter buffer", f"{delay_ms:.1f} ms mean, jitter {heard.get('jitter', 0) * 1000:.1f} ms")
-    report.check(
-        "the bridge hears the browser", sent.get("packetsSent", 0) > 100, f"{sent.get('packetsSent')} packets sent"
-    )
-
-
-def connection_state(browser):
-    return browser.execute_script(
-        "return window.bridge && window.bridge.pc ? window.bridge.pc.connectionState : 'no call'"
-    )
-
-
-def in_one_line(browser):
-    return " | ".join(browser.find_element(By.TAG_NAME, "body").text.split("\n"))[:300]
-
-
-def wait_for(look, enough, seconds):
-    """Looks until it is enough or the time is over; the last thing seen."""
-    until = time.monotonic() + seconds
-    while not enough(seen := look()) and time.monotonic() < until:
-        time.sleep(0.1)
-    return seen
+    page.distributions(report, bridge, browser)
+    page.asks_seldom(report, browser)
+    page.is_self_contained(report, bridge, browser)
+    page.picture(report, browser, "page-in-call.png", "the page in the call")
+    browser.on_a_phone(is_dark=True)
+    widths = browser.evaluate("[document.documentElement.scrollWidth, innerWidth]")
+    report.check("it fits a phone", widths[0] <= PHONE["width"] == widths[1], widths)
+    page.picture(report, browser, "page-on-a-phone.png", "the page on a phone, dark")
+    page.hang_up(report, bridge, browser)

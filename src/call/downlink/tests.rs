@@ -284,3 +284,30 @@ fn a_full_queue_refuses_once_and_drops_the_rest_of_the_item() {
     let report = call.downlink.report();
     assert_eq!((report.dropped_ms, report.queued_ms, report.played_ms), (3_000, 121_000, 1_000));
 }
+
+#[test]
+fn effort_that_changes_in_mid_reply_is_not_heard_and_takes_less_or_more_of_the_codec() {
+    let (mut call, _) = Call::new(settings());
+    let said = speech(100);
+    assert_eq!(call.downlink.push(A, &said), Push::Queued);
+    for complexity in [5, 0, 10, 3, 5] {
+        call.downlink.set_complexity(complexity);
+        assert_eq!(call.downlink.complexity(), complexity);
+        assert!(call.beats(20).iter().all(|sent| sent.item == Some(A)));
+    }
+    let (correlation, _) = best_correlation(&said, &call.heard);
+    assert!(correlation > 0.9, "{correlation}");
+}
+
+#[test]
+fn the_encoders_time_is_counted_where_it_is_measured() {
+    use std::sync::atomic::{AtomicU64, Ordering};
+    static NOW_NS: AtomicU64 = AtomicU64::new(0);
+    let (mut call, start) = Call::new(settings());
+    call.beats(3);
+    assert_eq!(call.downlink.encode_ns(), 0);
+    call.downlink = Downlink::new(settings(), PHASE, 0).unwrap().timed_by(|| NOW_NS.fetch_add(7, Ordering::Relaxed));
+    call.downlink.start(start);
+    call.beats(3);
+    assert_eq!(call.downlink.encode_ns(), 21, "from before each of three frames to behind it");
+}

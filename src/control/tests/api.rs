@@ -259,7 +259,7 @@ fn metrics_sum_workers_and_control() {
     for line in [
         "calls{state=\"connecting\"} 3",
         "calls_opened_total 20",
-        "calls_limit 200",
+        "calls_limit 800",
         "http_requests_total{route=\"/api/sessions\",code=\"200\"} 3",
         "http_requests_total{route=\"none\",code=\"404\"} 1",
         "stage_duration_seconds_count{stage=\"setup\"} 3",

@@ -36,6 +36,7 @@ impl<M> Epoll<M> {
         let counters = &self.common.counters;
         let fd = socket.udp.as_raw_fd();
         for _ in 0..READS_MAX.min(*budget) {
+            count(&counters.system_calls);
             let mut parts = [IoSliceMut::new(&mut self.chunk[..PAYLOAD_MAX])];
             let message =
                 match recvmsg::<SockaddrStorage>(fd, &mut parts, Some(&mut self.control), MsgFlags::MSG_DONTWAIT) {
@@ -67,6 +68,7 @@ impl<M> Epoll<M> {
     /// Sends one datagram; a failure is an input of the next turn.
     pub(super) fn send_datagram(&mut self, key: SocketKey, to: SocketAddr, payload: &[u8]) {
         let Some(socket) = self.sockets.get(key) else { return };
+        count(&self.common.counters.system_calls);
         if let Err(error) = socket.udp.send_to(payload, to) {
             self.common.pending.push_back(Input::SendFailed { socket: key, fault: Fault::of(&error) });
         }

@@ -136,6 +136,7 @@ impl<M> Epoll<M> {
             if !stream.reading || !stream.readable || stream.ended || stream.failed {
                 return;
             }
+            count(&self.common.counters.system_calls);
             match stream.socket.read(&mut self.chunk) {
                 Ok(0) => {
                     stream.ended = true;
@@ -167,6 +168,7 @@ impl<M> Epoll<M> {
         while stream.writable
             && let Some(bytes) = stream.writes.front()
         {
+            count(&self.common.counters.system_calls);
             let wrote = if bytes.is_empty() { Ok(0) } else { stream.socket.write(bytes) };
             match wrote {
                 Ok(len) => {

@@ -2,12 +2,12 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::time::Duration;
 
 use io_uring::register::Restriction;
 use io_uring::{IoUring, cqueue, opcode, squeue, types};
 
 use super::sends::Sends;
+use crate::driver::turn::Sleep;
 
 /// Operations submitted together. A turn of 256 inputs rarely causes more; when it does, they are submitted on the way.
 pub(super) const SUBMISSIONS: u32 = 1024;
@@ -48,9 +48,22 @@ const OPERATIONS: [u8; 8] = [
     opcode::AsyncCancel::CODE,
 ];
 
+/// With a collection window the kernel is to wait for more completions than there can be: only time wakes it then.
+const WANT_ALL: usize = COMPLETIONS as usize;
+
+/// What was done since it was last asked, for the counters.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Tally {
+    pub(super) enters: u64,
+    pub(super) submissions: u64,
+}
+
 /// A ring, what did not fit into its queue, and what the datagrams under way point to.
 pub(super) struct Ring {
     io: IoUring,
+    /// Whether the kernel keeps a window by itself (Linux 6.12).
+    has_min_wait: bool,
+    tally: Tally,
     /// Operations that the kernel would not take yet, in order. Empty unless it is short of memory.
     backlog: VecDeque<squeue::Entry>,
     pub(super) sends: Sends,
@@ -73,7 +86,9 @@ impl Ring {
         if !OPERATIONS.iter().all(|operation| known.is_supported(*operation)) {
             return Err(SetupError { step: "operations", error: io::Error::from_raw_os_error(libc::EINVAL) });
         }
-        Ok(Self { io: ring, backlog: VecDeque::new(), sends: Sends::new(SUBMISSIONS as usize) })
+        let has_min_wait = ring.params().is_feature_min_timeout();
+        let sends = Sends::new(SUBMISSIONS as usize);
+        Ok(Self { io: ring, has_min_wait, tally: Tally::default(), backlog: VecDeque::new(), sends })
     }
 
     /// Restricts the ring to what this driver does, for good, and starts it.
@@ -98,11 +113,13 @@ impl Ring {
     /// What the operation points to must stay in place until its completion was read or, for an operation that only
     /// reads while it is submitted, until the queue was submitted.
     pub(super) unsafe fn push(&mut self, entry: squeue::Entry) {
+        self.tally.submissions += 1;
         if self.backlog.is_empty() {
             // SAFETY: the caller's promise.
             if unsafe { self.io.submission().push(&entry) }.is_ok() {
                 return;
             }
+            self.tally.enters += 1;
             // Interrupted or short of memory: the backlog takes the entry, and the next enter tries again.
             let _ = self.io.submit();
             self.settle();
@@ -114,8 +131,11 @@ impl Ring {
         self.backlog.push_back(entry);
     }
 
-    /// Submits everything and sleeps until a completion is there or the time is over.
-    pub(super) fn enter(&mut self, timeout: Option<Duration>) -> io::Result<()> {
+    /// Submits everything and sleeps as told.
+    ///
+    /// A window is kept by the kernel from Linux 6.12 on: it wakes when the window is over if there is a completion, else with
+    /// the first. Before, the sleep ends with the window, and a turn may find nothing.
+    pub(super) fn enter(&mut self, sleep: Sleep) -> io::Result<()> {
         while let Some(entry) = self.backlog.front() {
             // SAFETY: promised when it was first pushed, and kept until it completes.
             if unsafe { self.io.submission().push(entry) }.is_err() {
@@ -123,13 +143,23 @@ impl Ring {
             }
             self.backlog.pop_front();
         }
-        let entered = match timeout {
-            None => self.io.submit_and_wait(1),
-            Some(time) => {
-                let time = types::Timespec::from(time);
-                self.io.submitter().submit_with_args(1, &types::SubmitArgs::new().timespec(&time))
+        self.tally.enters += 1;
+        let Sleep { timeout, window } = sleep;
+        let mut args = types::SubmitArgs::new();
+        let (want, timeout) = match (window.is_zero(), self.has_min_wait) {
+            (true, _) => (1, timeout),
+            (false, true) => {
+                args = args.min_wait_usec(u32::try_from(window.as_micros()).unwrap_or(u32::MAX));
+                (WANT_ALL, timeout)
             }
+            (false, false) => (WANT_ALL, Some(window)),
         };
+        let time;
+        if let Some(timeout) = timeout {
+            time = types::Timespec::from(timeout);
+            args = args.timespec(&time);
+        }
+        let entered = self.io.submitter().submit_with_args(want, &args);
         self.settle();
         match entered.map_err(|error| (error.raw_os_error(), error)) {
             // The deadline; a signal; a shortage or an overfull completion queue, both better after reaping.
@@ -145,9 +175,21 @@ impl Ring {
         }
     }
 
-    /// Takes completions in order, at most `max`.
-    pub(super) fn completions(&mut self, into: &mut Vec<cqueue::Entry>, max: usize) {
-        into.extend(self.io.completion().take(max));
+    /// Takes completions in order, at most `max`; true when there are more.
+    pub(super) fn completions(&mut self, into: &mut Vec<cqueue::Entry>, max: usize) -> bool {
+        let mut queue = self.io.completion();
+        into.extend(queue.by_ref().take(max));
+        !queue.is_empty()
+    }
+
+    /// What was done since it was last asked.
+    pub(super) fn take_tally(&mut self) -> Tally {
+        std::mem::take(&mut self.tally)
+    }
+
+    /// Whether completions wait in the kernel's memory for want of room in the queue.
+    pub(super) fn has_overflowed(&mut self) -> bool {
+        self.io.submission().cq_overflow()
     }
 
     /// Leaves to the kernel what queued operations point to.
@@ -158,6 +200,8 @@ impl Ring {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     /// A ring that runs; `None`, and a word about it, on a host that forbids rings.
@@ -170,7 +214,7 @@ mod tests {
         let mut ring = enabled()?;
         // SAFETY: the entries below point to nothing but static text.
         unsafe { ring.push(entry) };
-        ring.enter(Some(Duration::from_secs(5))).unwrap();
+        ring.enter(Sleep::at_most(Duration::from_secs(5))).unwrap();
         let mut completions = Vec::new();
         ring.completions(&mut completions, 8);
         assert_eq!(completions.len(), 1);
@@ -195,6 +239,24 @@ mod tests {
     }
 
     #[test]
+    fn a_window_ends_with_its_time_and_not_with_the_first_completion() {
+        let Some(mut ring) = enabled() else { return };
+        for has_min_wait in [ring.has_min_wait, false] {
+            ring.has_min_wait = has_min_wait;
+            let window = Duration::from_millis(5);
+            let entry = opcode::Shutdown::new(types::Fd(-1), libc::SHUT_WR).build();
+            // SAFETY: the operation carries no pointer.
+            unsafe { ring.push(entry) };
+            let before = std::time::Instant::now();
+            ring.enter(Sleep { timeout: Some(Duration::from_secs(5)), window }).unwrap();
+            assert!(before.elapsed() >= window, "woken by a completion, min_wait {has_min_wait}");
+            let mut completions = Vec::new();
+            assert!(!ring.completions(&mut completions, 8));
+            assert_eq!(completions.len(), 1);
+        }
+    }
+
+    #[test]
     fn a_full_queue_is_submitted_on_the_way() {
         let Some(mut ring) = enabled() else { return };
         let count = SUBMISSIONS as usize * 2 + 1;
@@ -205,7 +267,7 @@ mod tests {
         }
         let mut completions = Vec::new();
         while completions.len() < count {
-            ring.enter(Some(Duration::ZERO)).unwrap();
+            ring.enter(Sleep::NONE).unwrap();
             ring.completions(&mut completions, usize::MAX);
         }
         assert_eq!(completions.len(), count);
