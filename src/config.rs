@@ -12,6 +12,10 @@ use std::time::Duration;
 use clap::builder::BoolishValueParser;
 use clap::{Args, ValueEnum};
 
+mod events;
+
+pub use events::{Events, EventsUrl};
+
 /// A secret: never printed.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
@@ -148,6 +152,16 @@ pub struct Flags {
     #[arg(long, env = "BRIDGE_ALLOW_PLAINTEXT_MODEL", value_parser = BoolishValueParser::new(), help_heading = "Model")]
     pub allow_plaintext_model: bool,
 
+    /// Post a JSON event here when a call has ended, with its counters and latencies
+    #[arg(long, env = "BRIDGE_EVENTS_URL", value_name = "URL", hide_env_values = true, help_heading = "Events")]
+    pub events_url: Option<String>,
+    /// Token that events carry: `Authorization: Bearer TOKEN`
+    #[arg(long, env = "BRIDGE_EVENTS_TOKEN", value_name = "TOKEN", hide_env_values = true, help_heading = "Events")]
+    pub events_token: Option<Secret>,
+    /// Allow `http://` to a receiver beyond loopback: call ids and the token then travel in clear
+    #[arg(long, env = "BRIDGE_ALLOW_PLAINTEXT_EVENTS", value_parser = BoolishValueParser::new(), help_heading = "Events")]
+    pub allow_plaintext_events: bool,
+
     /// Worker threads, one per core. Default: number of cores
     #[arg(long, env = "BRIDGE_WORKERS", value_name = "N", help_heading = "Capacity")]
     pub workers: Option<u16>,
@@ -226,6 +240,8 @@ pub struct Config {
     pub model: String,
     /// Whether the environment named a retired model, which was replaced.
     pub model_was_retired: Option<String>,
+    /// Where events go; `None`: nowhere.
+    pub events: Option<Events>,
     /// Number of workers, at least one.
     pub workers: u16,
     /// Driver.
@@ -274,17 +290,21 @@ pub struct RealtimeUrl {
 impl RealtimeUrl {
     /// Parses a URL; the error says what is wrong with it.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let (tls, rest) = match (text.strip_prefix("wss://"), text.strip_prefix("ws://")) {
-            (Some(rest), _) => (true, rest),
-            (_, Some(rest)) => (false, rest),
-            _ => return Err("must start with wss:// or ws://".into()),
-        };
+        match (text.strip_prefix("wss://"), text.strip_prefix("ws://")) {
+            (Some(rest), _) => Self::after_scheme(true, rest),
+            (_, Some(rest)) => Self::after_scheme(false, rest),
+            _ => Err("must start with wss:// or ws://".into()),
+        }
+    }
+
+    /// Parses what follows the scheme, which says whether it is TLS.
+    fn after_scheme(tls: bool, rest: &str) -> Result<Self, String> {
         let end = rest.find(['/', '?']).unwrap_or(rest.len());
         let (authority, path) = rest.split_at(end);
         if authority.contains('@') {
-            return Err("must not carry a user or password; use OPENAI_API_KEY".into());
+            return Err("must not carry a user or password; keys and tokens have settings of their own".into());
         }
-        if text.contains('#') || text.bytes().any(|b| b <= b' ' || b == 0x7f) {
+        if rest.contains('#') || rest.bytes().any(|b| b <= b' ' || b == 0x7f) {
             return Err("must not contain spaces, control characters or a #fragment".into());
         }
         let (host, port) = match authority.strip_prefix('[') {
@@ -314,6 +334,12 @@ impl RealtimeUrl {
         Ok(Self { tls, host: host.to_owned(), port, path })
     }
 
+    /// Host and port, as URLs write them.
+    fn authority(&self) -> String {
+        let (open, close) = if self.host.contains(':') { ("[", "]") } else { ("", "") };
+        format!("{open}{}{close}:{}", self.host, self.port)
+    }
+
     /// Whether the host is this machine's loopback.
     pub fn is_loopback(&self) -> bool {
         self.host == "localhost" || self.host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
@@ -323,8 +349,7 @@ impl RealtimeUrl {
 impl fmt::Display for RealtimeUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let scheme = if self.tls { "wss" } else { "ws" };
-        let (open, close) = if self.host.contains(':') { ("[", "]") } else { ("", "") };
-        write!(f, "{scheme}://{open}{}{close}:{}{}", self.host, self.port, self.path)
+        write!(f, "{scheme}://{}{}", self.authority(), self.path)
     }
 }
 
@@ -399,6 +424,8 @@ impl Config {
             flags.allow_plaintext_model,
         )?;
         let (model, model_was_retired) = current_model(&flags.realtime_model);
+        let events_token = flags.events_token.filter(|token| !token.expose().is_empty());
+        let events = events::events(flags.events_url.as_deref(), events_token, flags.allow_plaintext_events)?;
 
         let ports = u32::from(*media_ports.end()) - u32::from(*media_ports.start()) + 1;
         let workers = flags.workers.unwrap_or(cores).max(1);
@@ -429,6 +456,7 @@ impl Config {
             upstream,
             model,
             model_was_retired,
+            events,
             workers,
             io: flags.io,
             calls_max,
@@ -465,6 +493,10 @@ impl fmt::Display for Config {
                 line("OPENAI_ORG_ID", &org_id.as_deref().unwrap_or(none))?;
                 line("OPENAI_PROJECT_ID", &project_id.as_deref().unwrap_or(none))?;
             }
+        }
+        if let Some(Events { url, token }) = &self.events {
+            line("BRIDGE_EVENTS_URL", &url)?;
+            line("BRIDGE_EVENTS_TOKEN", &hidden(token.is_some()))?;
         }
         line("BRIDGE_WORKERS", &self.workers)?;
         line("BRIDGE_IO", &format!("{:?}", self.io).to_lowercase())?;

@@ -9,6 +9,7 @@
 mod answer;
 mod calls;
 mod connections;
+mod events;
 mod gate;
 mod gather;
 mod json;
@@ -299,7 +300,7 @@ impl Machine for Control {
             // What is due is done below. Control asks for neither datagrams nor names, nor does it connect: nothing of
             // the rest is ever for it.
             Input::Timeout
-            | Input::Message(Message::ToWorker(_) | Message::Resolve(_) | Message::Resolved(_))
+            | Input::Message(Message::ToWorker(_) | Message::Resolve(_) | Message::Resolved(_) | Message::Event(_))
             | Input::Datagram(_)
             | Input::UdpBound { .. }
             | Input::UdpRefused { .. }

@@ -3,13 +3,16 @@
 //!
 //! [`probe`] chooses between io_uring and epoll, [`run`] runs one [`Machine`] on the calling thread until it exits.
 //! Both drivers keep the promises of [`crate::io`], and share all but the kernel interface itself. Nothing here knows
-//! what a machine is for, except the resolver, which answers the workers' messages.
+//! what a machine is for, except the threads that machines write to: the resolver and the sender of events.
 
+pub mod fetch;
 pub mod mail;
+pub mod outbound;
 pub mod ports;
 pub mod resolver;
 pub mod signals;
 pub mod system;
+pub mod terminal;
 pub mod threads;
 pub mod tools;
 

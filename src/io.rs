@@ -59,7 +59,8 @@ key!(
     StreamKey
 );
 
-/// Where a message goes. Control talks with workers, workers with the resolver; workers never with each other.
+/// Where a message goes. Control talks with workers and tells events, workers talk with the resolver; workers never with
+/// each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Node {
     /// The HTTP API and placement.
@@ -68,6 +69,8 @@ pub enum Node {
     Worker(u16),
     /// The helper thread that looks up names.
     Resolver,
+    /// The helper thread that posts events.
+    Events,
 }
 
 /// An error of the operating system, as its number: small, comparable, and printable.

@@ -15,7 +15,7 @@
 //!         +--------------------+ mail +------------------------------------------------------+
 //!                    |          boxes | worker 1 (pinned) ...                                |
 //!         +----------v---------+      +------------------------------------------------------+
-//!         | resolver (helper)  |
+//!         | resolver, events   |
 //!         +--------------------+
 //! ```
 //!
@@ -71,6 +71,7 @@ pub mod driver;
 pub mod http;
 pub mod io;
 pub mod jitter;
+pub mod latency;
 pub mod load;
 pub mod messages;
 pub mod peer;
@@ -81,5 +82,6 @@ pub mod report;
 pub mod server;
 pub mod slab;
 pub mod stats;
+pub mod top;
 pub mod worker;
 pub mod wss;

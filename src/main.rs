@@ -1,8 +1,9 @@
 //! The command line: what to run, on which settings, and how it says that it cannot.
 
-use std::io::IsTerminal;
+use std::io::{ErrorKind, IsTerminal, Write};
 use std::net::SocketAddr;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Arg, Args, Command, CommandFactory, FromArgMatches, Parser, Subcommand};
 use tracing::{Level, Metadata};
@@ -10,10 +11,11 @@ use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, fmt};
-use voice_media_bridge::config::{Config, Flags, LogFormat};
-use voice_media_bridge::driver::{system, tools};
+use voice_media_bridge::config::{Config, Flags, LogFormat, Secret};
+use voice_media_bridge::driver::fetch::Client;
+use voice_media_bridge::driver::{system, terminal, tools};
 use voice_media_bridge::load::flags::LoadFlags;
-use voice_media_bridge::server;
+use voice_media_bridge::{latency, server, top};
 
 /// Joins WhatsApp Business voice calls (WebRTC, Opus) to a realtime speech model
 ///
@@ -41,6 +43,21 @@ enum Task {
     /// Drive a server with simulated WhatsApp calls, and measure what callers would hear
     #[command(after_help = LOAD_HELP)]
     Load(Box<LoadFlags>),
+    /// Show the live calls of a running bridge in this terminal
+    #[command(after_help = "Keys: q quit, s sort by the next column, arrows and PgUp/PgDn scroll, p pause.\n\n\
+        Examples:\n  \
+        voice-media-bridge top\n  \
+        voice-media-bridge top --url https://bridge.example --token $BRIDGE_API_TOKEN\n  \
+        voice-media-bridge top --once | grep connecting      # one look, for scripts\n\n\
+        Calls are named as in logs: printf %s \"$CALL_ID\" | sha256sum | cut -c1-12")]
+    Top(TopFlags),
+    /// Print the latencies of a running bridge, or of one of its calls
+    #[command(after_help = "Examples:\n  \
+        voice-media-bridge latency                           # all calls since the bridge's start\n  \
+        voice-media-bridge latency --call wacid.HBg...       # one call, live or of the last hour\n  \
+        voice-media-bridge latency --format hgrm > all.hgrm  # to plot: hdrhistogram.org\n  \
+        voice-media-bridge latency --format log > all.hlog   # for HdrHistogram's log tools")]
+    Latency(LatencyFlags),
 }
 
 const LOAD_HELP: &str = "\
@@ -60,6 +77,50 @@ Callers talk and listen as WhatsApp's do; the bridge must be allowed to reach th
 
 /// What a load ends with when it ran and a bound was missed.
 const BOUND_MISSED: u8 = 3;
+
+/// A running bridge.
+#[derive(Args)]
+struct BridgeFlags {
+    /// Where the bridge's API is
+    #[arg(long, env = "BRIDGE_URL", value_name = "URL", default_value = "http://127.0.0.1:8080")]
+    url: String,
+    /// The API's token, where it has one
+    #[arg(long, env = "BRIDGE_API_TOKEN", value_name = "TOKEN", hide_env_values = true)]
+    token: Option<Secret>,
+}
+
+impl BridgeFlags {
+    fn client(&self) -> Result<Client, String> {
+        Client::new(&self.url, self.token.as_ref(), ANSWER_TIME_MAX).map_err(|error| format!("{error} (--url)"))
+    }
+}
+
+#[derive(Args)]
+struct TopFlags {
+    #[command(flatten)]
+    bridge: BridgeFlags,
+    /// Print one look and end: for scripts, and where there is no terminal
+    #[arg(long)]
+    once: bool,
+    /// Time between two looks, in seconds
+    #[arg(long, value_name = "SEC", default_value = "1", value_parser = interval)]
+    interval: Duration,
+}
+
+#[derive(Args)]
+struct LatencyFlags {
+    #[command(flatten)]
+    bridge: BridgeFlags,
+    /// The webhook's id of a call. Default: all calls since the bridge's start
+    #[arg(long, value_name = "ID")]
+    call: Option<String>,
+    /// table; json: percentiles and buckets; hgrm: HdrHistogram's percentiles, to plot; log: its interval log, compressed
+    #[arg(long, value_parser = ["table", "json", "hgrm", "log"], default_value = "table", hide_possible_values = true)]
+    format: String,
+}
+
+/// A bridge answers within milliseconds, or refuses after the 2 s that it waits for its workers.
+const ANSWER_TIME_MAX: Duration = Duration::from_secs(5);
 
 #[derive(Args)]
 struct AgentFlags {
@@ -92,6 +153,8 @@ fn main() -> ExitCode {
             Ok(code) => return code,
             Err(problem) => Err(problem),
         },
+        Some(Task::Top(flags)) => show_top(&flags),
+        Some(Task::Latency(flags)) => show_latency(&flags),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -155,6 +218,35 @@ fn load(flags: &LoadFlags) -> Result<ExitCode, String> {
         None => print!("{report}"),
     }
     Ok(if report.passed { ExitCode::SUCCESS } else { ExitCode::from(BOUND_MISSED) })
+}
+
+fn show_top(flags: &TopFlags) -> Result<(), String> {
+    let client = flags.bridge.client()?;
+    let mut top = top::Top::new(&flags.bridge.url);
+    if flags.once || !std::io::stdout().is_terminal() {
+        terminal::Screen::news(&mut top, Ok(top::ask(&client)?));
+        return print(&top.plain());
+    }
+    terminal::run(&mut top, flags.interval, move || top::ask(&client))
+        .map_err(|error| format!("the terminal cannot be used: {error}; --once needs none"))
+}
+
+fn show_latency(flags: &LatencyFlags) -> Result<(), String> {
+    print(&latency::report(&flags.bridge.client()?, flags.call.as_deref(), &flags.format)?)
+}
+
+/// Prints what may be long: a reader that has seen enough, such as `head`, is no error.
+fn print(text: &str) -> Result<(), String> {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(format!("the output cannot be written: {error}")),
+        _ => Ok(()),
+    }
+}
+
+/// A tenth of a second to an hour.
+fn interval(text: &str) -> Result<Duration, String> {
+    let seconds = text.parse().ok().filter(|seconds| (0.1..=3600.0).contains(seconds));
+    seconds.map(Duration::from_secs_f64).ok_or_else(|| "must be 0.1 to 3600 seconds".to_owned())
 }
 
 fn effective(flags: Flags) -> Result<Config, String> {

@@ -38,6 +38,8 @@ pub enum Message {
     Resolve(Resolve),
     /// The resolver answers.
     Resolved(Resolved),
+    /// Control has news for the world.
+    Event(Event),
 }
 
 /// What control tells a worker.
@@ -270,4 +272,21 @@ pub struct Resolved {
     pub call: CallNumber,
     /// Addresses in the order to try, or the reason there is none.
     pub outcome: Result<Arc<[SocketAddr]>, String>,
+}
+
+/// What whoever listens shall be told of a call.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Event {
+    /// What happened, as the event's receiver reads it.
+    pub name: &'static str,
+    /// What logs call the call.
+    pub log_id: LogId,
+    /// The call, in JSON. It holds the call's id and metadata.
+    pub call: Vec<u8>,
+}
+
+impl std::fmt::Debug for Event {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Event({}, {}, {} bytes)", self.name, self.log_id, self.call.len())
+    }
 }

@@ -1,8 +1,8 @@
 //! Puts the machines together and runs them: which threads there are, what each is told, and how the process ends.
 //!
-//! Control runs on the calling thread, unpinned; each worker on a core of its own; the resolver, the signals and, when no
-//! model is configured, the built-in agent on threads beside them. This file decides and connects; it must not do any of
-//! their work.
+//! Control runs on the calling thread, unpinned; each worker on a core of its own; the resolver, the sender of events, the
+//! signals and, when no model is configured, the built-in agent on threads beside them. This file decides and connects;
+//! it must not do any of their work.
 
 pub mod load;
 
@@ -15,12 +15,12 @@ use tracing::{info, warn};
 use crate::agent::AgentConfig;
 use crate::builtin::{BuiltinAgent, BuiltinOptions};
 use crate::call::CallConfig;
-use crate::config::{Config, IoChoice, Upstream, is_private};
+use crate::config::{Config, Events, IoChoice, Upstream, is_private};
 use crate::control::{Control, ControlConfig};
 use crate::driver::mail::mailboxes;
 use crate::driver::ports::shares;
 use crate::driver::threads::{Threads, listen};
-use crate::driver::{self, Counters, Kind, Setup, resolver, signals, system};
+use crate::driver::{self, Counters, Kind, Setup, outbound, resolver, signals, system};
 use crate::messages::Message;
 use crate::peer::identity::Identity;
 use crate::peer::sdp::Policy;
@@ -90,6 +90,15 @@ pub fn run(config: Config) -> Result<(), String> {
     }
     let _resolver = resolver::spawn(boxes.resolver, resolver::system_lookup())
         .map_err(|error| format!("no thread for the resolver: {error}"))?;
+    let events = match &config.events {
+        Some(events) => {
+            counters.push(Arc::<Counters>::default());
+            let own = counters.last().expect("one was just put there");
+            Some(outbound::spawn(boxes.events, poster(events)?, Arc::clone(own)))
+        }
+        None => None,
+    };
+    let events = events.transpose().map_err(|error| format!("no thread for events: {error}"))?;
     let _signals = signals::forward(boxes.stopper).map_err(|error| format!("no thread for signals: {error}"))?;
 
     let mut setup = Setup::new("control", boxes.control.inbox, boxes.control.routes);
@@ -103,8 +112,17 @@ pub fn run(config: Config) -> Result<(), String> {
     };
     announce(&control.config, address, media_ip);
     let ended = driver::run(chosen.kind, Control::new(system::now(), control), setup);
+    if let Some(events) = events {
+        // Control is gone, and with it the only way to this thread: it sends what it has, for a bounded time.
+        let _ = events.join();
+    }
     threads.outcome()?;
     ended.map_err(|error| format!("the control loop failed: {error}"))
+}
+
+/// What posts events to their receiver.
+fn poster(events: &Events) -> Result<outbound::Post, String> {
+    outbound::poster(events).map_err(|error| format!("BRIDGE_EVENTS_URL (--events-url): {error}"))
 }
 
 /// Runs the built-in agent alone until a signal ends it.
@@ -141,6 +159,9 @@ pub fn check(config: &Config) -> Result<String, String> {
         && url.tls
     {
         Tls::new()?;
+    }
+    if let Some(events) = &config.events {
+        let _ = poster(events)?;
     }
     if let Some(name) = &config.model_was_retired {
         let warning = format!("warning: the model {name} is retired; {} is used\n", config.model);

@@ -18,6 +18,7 @@ mod upgrade;
 
 pub use client::{Client, Event, Step, Text};
 pub use tls::Tls;
+pub(crate) use tls::{explain, machine_roots, provider};
 pub use upgrade::Request;
 
 use std::time::Duration;

@@ -50,7 +50,8 @@ const MODULES: &[(&str, &[&str])] = &[
     ("load", &["audio", "http", "io", "relay", "slab", "stats"]),
     ("control", &["call_id", "close_reason", "config", "http", "io", "messages", "peer", "realtime", "slab", "stats"]),
     ("builtin", &["io", "messages", "slab", "wss"]),
-    ("driver", &["call_id", "config", "io", "messages"]),
+    // wss: one TLS provider and one policy of trust for all that this process asks.
+    ("driver", &["call_id", "config", "io", "messages", "wss"]),
     (
         "server",
         &[
@@ -58,7 +59,9 @@ const MODULES: &[(&str, &[&str])] = &[
             "worker", "wss",
         ],
     ),
-    ("main", &["config", "driver", "load", "server"]),
+    ("latency", &["driver"]),
+    ("top", &["call_id", "driver", "latency"]),
+    ("main", &["config", "driver", "latency", "load", "server", "top"]),
 ];
 
 /// Where each third-party crate may be named: a module, or one file of it.
@@ -70,7 +73,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("webpki_roots", &["wss"]),
     ("tungstenite", &["wss"]),
     ("httparse", &["http"]),
-    ("serde_json", &["realtime", "control", "builtin", "load"]),
+    ("serde_json", &["realtime", "control", "builtin", "latency", "load", "top"]),
     ("base64_simd", &["realtime", "control", "builtin", "wss"]),
     ("opusic_sys", &["audio"]),
     ("hdrhistogram", &["stats"]),
@@ -80,6 +83,8 @@ const CRATES: &[(&str, &[&str])] = &[
     ("libc", &["driver"]),
     ("signal_hook", &["driver"]),
     ("clap", &["config", "load/flags", "main"]),
+    ("ureq", &["driver/fetch"]),
+    ("crossterm", &["driver/terminal"]),
     ("tracing_subscriber", &["main"]),
     ("aws_lc_rs", &["call_id", "control", "driver"]),
 ];

@@ -356,6 +356,7 @@ impl Control {
         if let Some(log_id) = self.log_id(number) {
             log_end(log_id, &report);
         }
+        self.tell_of_end(&report);
         let waiting = self.calls.by_number_mut(number).map(|call| std::mem::take(&mut call.waiting));
         let Some(phase) = self.calls.end(now, report, &mut self.timers) else { return };
         if let Phase::Opening { until, waiting } = phase {

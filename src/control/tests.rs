@@ -20,7 +20,7 @@ use crate::call_id::CallNumber;
 use crate::close_reason::CloseReason;
 use crate::config::{Config, Flags};
 use crate::io::{Fault, Input, Machine, Node, Output, StreamKey};
-use crate::messages::{CallReport, CallState, FromWorker, Message, OpenCall, OpenRefusal, ToWorker};
+use crate::messages::{CallReport, CallState, Event, FromWorker, Message, OpenCall, OpenRefusal, ToWorker};
 use crate::stats::{BuildInfo, CounterReader, WorkerStats};
 
 const OFFER: &str = include_str!("../../tests/fixtures/sdp/offer-live-2026-10-02.sdp");
@@ -55,6 +55,8 @@ struct World {
     /// Clients' kernels take what is written at once.
     takes: bool,
     refusal: Option<OpenRefusal>,
+    /// What the world was told.
+    events: Vec<Event>,
     exited: bool,
 }
 
@@ -136,6 +138,7 @@ impl World {
             prompt: true,
             takes: true,
             refusal: None,
+            events: Vec::new(),
             exited: false,
         };
         world.run();
@@ -178,6 +181,7 @@ impl World {
                 Output::Message { to: Node::Worker(worker), message: Message::ToWorker(message) } => {
                     self.mail.push_back((worker, message));
                 }
+                Output::Message { to: Node::Events, message: Message::Event(event) } => self.events.push(event),
                 Output::Read { .. } => {}
                 Output::Exit => {
                     assert!(!self.exited, "Exit twice");

@@ -50,6 +50,14 @@ counters! {
     rings_leaked,
     /// Accepts put off because descriptors or memory are short.
     accepts_delayed,
+    /// Events that their receiver took.
+    events_sent,
+    /// Events put off because their receiver could not be reached, or said so.
+    events_retried,
+    /// Events given up: refused by their receiver, or not taken in as many attempts as there are.
+    events_failed,
+    /// Events dropped because too many wait, or because the process has ended.
+    events_dropped,
 }
 
 /// Counts one.

@@ -287,12 +287,14 @@ pub struct Endpoint<M> {
 /// The mailboxes of a whole process.
 #[derive(Debug)]
 pub struct Mailboxes<M> {
-    /// Control: writes to every worker.
+    /// Control: writes to every worker and to the events' thread.
     pub control: Endpoint<M>,
     /// Workers by index: each writes to control and to the resolver.
     pub workers: Vec<Endpoint<M>>,
     /// The resolver: writes to every worker.
     pub resolver: Endpoint<M>,
+    /// The events' thread: writes to nobody.
+    pub events: Endpoint<M>,
     /// Makes control stop; for signals.
     pub stopper: Stopper,
 }
@@ -301,7 +303,8 @@ pub struct Mailboxes<M> {
 pub fn mailboxes<M>(workers: u16) -> io::Result<Mailboxes<M>> {
     let (to_control, control) = mailbox()?;
     let (to_resolver, resolver) = mailbox()?;
-    let mut from_control = Routes::new();
+    let (to_events, events) = mailbox()?;
+    let mut from_control = Routes::new().with(Node::Events, to_events);
     let mut from_resolver = Routes::new();
     let mut ends = Vec::new();
     for worker in 0..workers {
@@ -315,6 +318,7 @@ pub fn mailboxes<M>(workers: u16) -> io::Result<Mailboxes<M>> {
         control: Endpoint { inbox: control, routes: from_control },
         workers: ends,
         resolver: Endpoint { inbox: resolver, routes: from_resolver },
+        events: Endpoint { inbox: events, routes: Routes::new() },
         stopper: to_control.stopper(),
     })
 }

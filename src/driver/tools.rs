@@ -6,8 +6,6 @@ use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::time::Duration;
 
-use nix::time::{ClockId, clock_gettime};
-
 /// The first address of a host. Blocks as long as the system's resolver does: for the time before anything runs.
 pub fn resolve(host: &str, port: u16) -> io::Result<SocketAddr> {
     let mut addresses = (host, port).to_socket_addrs()?;
@@ -16,7 +14,7 @@ pub fn resolve(host: &str, port: u16) -> io::Result<SocketAddr> {
 
 /// CPU time of the calling thread.
 pub fn thread_cpu() -> Duration {
-    clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).map_or(Duration::ZERO, Duration::from)
+    Duration::from_nanos(super::system::thread_time())
 }
 
 /// Datagrams that the UDP socket on this local port has dropped for want of room; `None` where the host does not tell.

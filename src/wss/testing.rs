@@ -44,6 +44,11 @@ impl Identity {
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         Self { der: certificate.der().to_vec(), config: Arc::new(config) }
     }
+
+    /// The server's end of a new connection.
+    pub(crate) fn accept(&self) -> ServerConnection {
+        ServerConnection::new(Arc::clone(&self.config)).unwrap()
+    }
 }
 
 enum State {
@@ -95,7 +100,7 @@ impl Server {
     }
 
     pub(crate) fn secure(identity: &Identity) -> Self {
-        let mut tls = ServerConnection::new(Arc::clone(&identity.config)).unwrap();
+        let mut tls = identity.accept();
         tls.set_buffer_limit(None);
         Self { tls: Some(tls), ..Self::plain() }
     }

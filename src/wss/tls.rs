@@ -7,6 +7,7 @@ use std::fmt;
 use std::io::BufRead;
 use std::sync::Arc;
 
+use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{CertificateError, ClientConfig, ClientConnection, Error, RootCertStore};
 
@@ -22,7 +23,7 @@ impl Tls {
     /// Trusts the authorities of this machine, read from its files, or the bundled ones when it has none.
     pub fn new() -> Result<Self, String> {
         let mut store = RootCertStore::empty();
-        let (mut roots, _unusable) = store.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        let (mut roots, _unusable) = store.add_parsable_certificates(machine_roots().into_iter().map(Into::into));
         let bundled = roots == 0;
         if bundled {
             store.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
@@ -42,8 +43,7 @@ impl Tls {
     }
 
     fn build(store: RootCertStore, roots: usize, bundled: bool) -> Result<Self, String> {
-        let provider = rustls::crypto::aws_lc_rs::default_provider();
-        let mut config = ClientConfig::builder_with_provider(provider.into())
+        let mut config = ClientConfig::builder_with_provider(provider())
             .with_safe_default_protocol_versions()
             .map_err(|error| format!("TLS cannot be set up: {error}"))?
             .with_root_certificates(store)
@@ -58,6 +58,21 @@ impl fmt::Debug for Tls {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Tls({} {} roots)", self.roots, if self.bundled { "bundled" } else { "system" })
     }
+}
+
+/// The one crypto provider of this program, for other clients that speak TLS.
+pub(crate) fn provider() -> Arc<CryptoProvider> {
+    Arc::new(rustls::crypto::aws_lc_rs::default_provider())
+}
+
+/// The authorities that this machine trusts, each in DER, as its files hold them; empty in a bare container.
+pub(crate) fn machine_roots() -> Vec<Vec<u8>> {
+    rustls_native_certs::load_native_certs().certs.iter().map(|der| der.to_vec()).collect()
+}
+
+/// What a TLS client's I/O error means and what to do about it; `None` when it is not TLS that failed.
+pub(crate) fn explain(error: &std::io::Error, host: &str) -> Option<String> {
+    Some(words(error.get_ref()?.downcast_ref::<Error>()?, host))
 }
 
 /// One TLS connection.

@@ -1,6 +1,8 @@
 //! Tests of whole calls: the server on one side, a media relay laid out like WhatsApp's on the other.
 
 mod calls;
+mod commands;
+mod events;
 mod load;
 mod pump;
 mod relay_in_virtual_time;

@@ -16,7 +16,7 @@ const STOP_TIME_MAX: Duration = Duration::from_secs(3);
 const SECRET: &str = "canary-of-a-secret-0123456789";
 
 /// Runs the binary with these arguments and settings and no others until it ends: its exit code and all that it printed.
-fn run(arguments: &[&str], settings: &[(&str, &str)]) -> (Option<i32>, String) {
+pub(crate) fn run(arguments: &[&str], settings: &[(&str, &str)]) -> (Option<i32>, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_voice-media-bridge"));
     let mut process = Process::start(command.args(arguments).env_clear().envs(settings.iter().copied()));
     poll_until("the process to end", || process.try_wait().map(|_| ()).ok_or_else(|| process.output()));
@@ -71,12 +71,14 @@ fn check_config_prints_the_settings_and_hides_the_secrets() {
         ("BRIDGE_MEDIA_PORTS", "21540-21549"),
         ("BRIDGE_API_TOKEN", SECRET),
         ("OPENAI_API_KEY", SECRET),
+        ("BRIDGE_EVENTS_TOKEN", SECRET),
+        ("BRIDGE_EVENTS_URL", &format!("https://hooks.example/calls?key={SECRET}")),
     ];
     let (code, output) = run(&["check-config"], &settings);
     assert_eq!(code, Some(0), "{output}");
     assert_eq!(output.lines().last(), Some("ok"), "{output}");
     assert!(!output.contains(SECRET), "{output}");
-    for name in ["BRIDGE_API_TOKEN", "OPENAI_API_KEY"] {
+    for name in ["BRIDGE_API_TOKEN", "OPENAI_API_KEY", "BRIDGE_EVENTS_TOKEN", "BRIDGE_EVENTS_URL"] {
         let line = output.lines().find(|line| line.starts_with(name)).expect("a line for each setting");
         assert!(line.contains("(hidden)"), "{line}");
     }
@@ -96,6 +98,8 @@ fn check_config_fails_on_nonsense_and_names_the_setting() {
         ("BRIDGE_LOG", "=loud="),
         ("BRIDGE_API_TOKEN", "secret canary"),
         ("OPENAI_REALTIME_URL", "ws://model.example/v1/realtime"),
+        ("BRIDGE_EVENTS_URL", "http://hooks.example/calls"),
+        ("BRIDGE_EVENTS_TOKEN", "secret canary"),
         ("BRIDGE_AGENT", "nobody"),
         ("BRIDGE_IO", "kqueue"),
         ("BRIDGE_LISTEN", "somewhere"),
@@ -139,6 +143,8 @@ fn the_help_names_the_variable_of_every_setting() {
         "BRIDGE_ALLOW_PRIVATE",
         "BRIDGE_WORKERS",
         "BRIDGE_IO",
+        "BRIDGE_EVENTS_URL",
+        "BRIDGE_EVENTS_TOKEN",
         "BRIDGE_AGENT",
         "BRIDGE_MAX_CALLS",
         "BRIDGE_LOG",

@@ -1,6 +1,7 @@
 //! What the tests share and none of them is about.
 
 pub(crate) mod http_client;
+pub(crate) mod http_server;
 pub(crate) mod process;
 pub(crate) mod rtc_client;
 pub(crate) mod server;

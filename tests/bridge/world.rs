@@ -435,6 +435,7 @@ impl World {
                 let resolved = Resolved { call: resolve.call, outcome: Ok(Arc::from([address])) };
                 self.push(LOCAL_DELAY, Place::Worker, Event::Message(Message::Resolved(resolved)));
             }
+            Output::Message { to: Node::Events, .. } => panic!("nobody listens to events here"),
             Output::Exit | Output::Timeout(_) => unreachable!("taken by the loop"),
         }
     }

@@ -243,3 +243,33 @@ fn mutated_bodies_are_answered_and_never_panic() {
     }
     assert!(taken > 100, "some mutations are harmless: {taken}");
 }
+
+#[test]
+fn the_end_of_each_call_is_told_once_where_somebody_listens() {
+    let mut world = World::with(&["--events-url", "http://127.0.0.1:9/hook"]);
+    world.post(ID);
+    world.post("b");
+    world.end_call(1, CloseReason::Hangup);
+    world.end_call(1, CloseReason::Hangup);
+    assert_eq!(world.events.len(), 1);
+    let event = world.events.remove(0);
+    let view = world.ask("GET", &path(ID), "").json;
+    assert_eq!((event.name, serde_json::from_slice::<Value>(&event.call).unwrap()), ("call.ended", view));
+    world.input(Input::Stop);
+    let last: Value = serde_json::from_slice(&world.events.remove(0).call).unwrap();
+    assert_eq!((&last["callId"], &last["closeReason"]), (&json!("b"), &json!("server_stopping")));
+    assert!(world.exited && world.events.is_empty());
+}
+
+#[test]
+fn the_end_of_a_call_whose_id_has_a_new_call_is_told_too() {
+    let mut world = World::with(&["--events-url", "http://127.0.0.1:9/hook"]);
+    world.post("a");
+    world.prompt = false;
+    world.ask("DELETE", &path("a"), "");
+    let again = world.begin("POST", "/api/sessions", "", &session("a", OFFER, &json!({})));
+    world.prompt = true;
+    world.run();
+    assert_eq!(world.answer(again).status, 200);
+    assert_eq!(world.events.len(), 1);
+}
