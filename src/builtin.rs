@@ -2,7 +2,7 @@
 //!
 //! It makes the first run work without an account, and is the other end for tests and load. It greets, finds turns by
 //! energy, and answers with the caller's own words played back; with [`BuiltinOptions::echo`] it returns each append at
-//! once, so that latency can be measured. It is a [`Machine`] for streams alone: it accepts connections, each of which
+//! once, so that latency can be measured, and [`BuiltinAgent::talking`] makes it talk a share of the time, as load. It is a [`Machine`] for streams alone: it accepts connections, each of which
 //! is a session, and takes no messages. It promises the GA protocol's shape for every event it sends, bounded memory
 //! for every connection, and to never read anything into an API key: it asks for none.
 //!
@@ -32,6 +32,11 @@ use crate::messages::Message;
 
 use connection::Connection;
 
+/// Speech for whoever needs some: the greeting as 24 kHz mono PCM, 4.1 s.
+pub fn recording() -> Arc<[i16]> {
+    greeting::greeting()
+}
+
 /// Connections at once. One that listens to a long monologue holds 3 MiB for it; most hold some 50 KiB.
 pub const CONNECTIONS_MAX: usize = 1_024;
 
@@ -51,10 +56,21 @@ pub struct BuiltinOptions {
     pub echo: bool,
 }
 
+/// What a session does with what it hears.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mode {
+    /// Listens for turns, and says back what it heard.
+    Turns,
+    /// Returns each append at once.
+    Echo,
+    /// Talks this share of the time, in percent, whatever it hears.
+    Talk(u8),
+}
+
 /// The agent. A driver with a listener runs it.
 #[derive(Debug)]
 pub struct BuiltinAgent {
-    options: BuiltinOptions,
+    mode: Mode,
     greeting: Arc<[i16]>,
     slots: Vec<Slot>,
     free: Vec<u32>,
@@ -91,8 +107,18 @@ enum Life {
 impl BuiltinAgent {
     /// An agent that is ready to accept.
     pub fn new(options: BuiltinOptions) -> Self {
+        Self::with_mode(if options.echo { Mode::Echo } else { Mode::Turns })
+    }
+
+    /// An agent for load: it talks this share of the time, 1 to 100 percent, in bursts of some seconds, and does not
+    /// listen. Its audio comes far faster than it plays, as a model's does.
+    pub fn talking(percent: u8) -> Self {
+        Self::with_mode(Mode::Talk(percent.clamp(1, 100)))
+    }
+
+    fn with_mode(mode: Mode) -> Self {
         let mut agent = Self {
-            options,
+            mode,
             greeting: greeting::greeting(),
             slots: Vec::new(),
             free: Vec::new(),
@@ -148,9 +174,9 @@ impl BuiltinAgent {
             return;
         }
         self.offered = None;
-        let (options, greeting) = (self.options, self.greeting.clone());
+        let (mode, greeting) = (self.mode, self.greeting.clone());
         if let Some(slot) = self.slot(stream) {
-            slot.state = SlotState::Live(Box::new(Connection::new(now, stream, options, greeting)));
+            slot.state = SlotState::Live(Box::new(Connection::new(now, stream, mode, greeting)));
         }
         self.offer();
     }

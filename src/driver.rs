@@ -15,6 +15,7 @@ pub mod signals;
 pub mod system;
 pub mod terminal;
 pub mod threads;
+pub mod tools;
 
 mod counters;
 mod epoll;

@@ -11,6 +11,7 @@
 //! This module must not know what is served.
 
 mod chunked;
+pub mod client;
 mod connection;
 mod framing;
 mod head;

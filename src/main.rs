@@ -13,8 +13,9 @@ use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, fmt};
 use voice_media_bridge::config::{Config, Flags, LogFormat, Secret};
 use voice_media_bridge::driver::fetch::Client;
-use voice_media_bridge::driver::{system, terminal};
+use voice_media_bridge::driver::{system, terminal, tools};
 use voice_media_bridge::latency;
+use voice_media_bridge::load::flags::LoadFlags;
 use voice_media_bridge::server;
 use voice_media_bridge::top;
 
@@ -41,6 +42,9 @@ enum Task {
     CheckConfig(Box<Flags>),
     /// Run the built-in agent alone: a realtime server to point bridges and tests at
     Agent(AgentFlags),
+    /// Drive a server with simulated WhatsApp calls, and measure what callers would hear
+    #[command(after_help = LOAD_HELP)]
+    Load(Box<LoadFlags>),
     /// Show the live calls of a running bridge in this terminal
     #[command(after_help = "Keys: q quit, s sort by the next column, arrows and PgUp/PgDn scroll, p pause.\n\n\
         Examples:\n  \
@@ -57,6 +61,24 @@ enum Task {
         voice-media-bridge latency --format log > all.hlog   # for HdrHistogram's log tools")]
     Latency(LatencyFlags),
 }
+
+const LOAD_HELP: &str = "\
+Examples:
+  Fifty callers who talk all the time, for a minute:
+    voice-media-bridge load --calls 50 --duration 60
+  Round trips. First an echo as the model and a bridge that uses it, then the load:
+    voice-media-bridge agent --echo
+    OPENAI_REALTIME_URL=ws://127.0.0.1:8765/v1/realtime BRIDGE_MEDIA_IP=127.0.0.1 voice-media-bridge
+    voice-media-bridge load --calls 50 --echo --max-echo-p50-ms 15 --max-loss-percent 0
+  A normal conversation (the caller talks 40 % of the time), calls coming and going at 5 a second:
+    voice-media-bridge load --calls 200 --speech 0.4 --churn 5 --max-answer-p99-ms 20
+  Another server with the same API, its report for a script:
+    voice-media-bridge load --url http://10.0.0.5:8080 --relay-ip 10.0.0.9 --json report.json
+Ctrl-C hangs up and reports. Exit codes: 0 all is well, 1 it could not run, 3 a bound was missed or nothing connected.
+Callers talk and listen as WhatsApp's do; the bridge must be allowed to reach them (BRIDGE_ALLOW_PRIVATE=1 for loopback).";
+
+/// What a load ends with when it ran and a bound was missed.
+const BOUND_MISSED: u8 = 3;
 
 /// A running bridge.
 #[derive(Args)]
@@ -110,6 +132,9 @@ struct AgentFlags {
     /// Return every append at once instead of taking turns: for measuring latency
     #[arg(long)]
     echo: bool,
+    /// Talk this share of the time, in bursts of some seconds, whatever the caller says: for load
+    #[arg(long, value_name = "1-100", conflicts_with = "echo", value_parser = clap::value_parser!(u8).range(1..=100))]
+    talk_percent: Option<u8>,
     /// Log filter: error, warn, info, debug, trace, or `module=level,...`
     #[arg(long, env = "BRIDGE_LOG", value_name = "FILTER", default_value = "info")]
     log: String,
@@ -126,6 +151,10 @@ fn main() -> ExitCode {
         Some(Task::Serve(flags)) => serve(*flags),
         Some(Task::CheckConfig(flags)) => check_config(*flags),
         Some(Task::Agent(flags)) => agent(&flags),
+        Some(Task::Load(flags)) => match load(&flags) {
+            Ok(code) => return code,
+            Err(problem) => Err(problem),
+        },
         Some(Task::Top(flags)) => show_top(&flags),
         Some(Task::Latency(flags)) => show_latency(&flags),
     };
@@ -163,7 +192,34 @@ fn check_config(flags: Flags) -> Result<(), String> {
 
 fn agent(flags: &AgentFlags) -> Result<(), String> {
     start_log(&flags.log, flags.log_format)?;
-    server::run_agent(flags.listen, flags.echo)
+    server::run_agent(flags.listen, flags.echo, flags.talk_percent)
+}
+
+fn load(flags: &LoadFlags) -> Result<ExitCode, String> {
+    let in_place = std::io::stderr().is_terminal();
+    let report = server::load::run(flags, move |progress| {
+        if in_place {
+            eprint!("\r{progress}\x1b[K"); // back to the start, and clear what is left of a longer line
+        } else {
+            eprintln!("{progress}");
+        }
+    })?;
+    if in_place {
+        eprintln!();
+    }
+    match flags.json.as_deref() {
+        Some("-") => {
+            eprint!("{report}");
+            println!("{}", report.to_json());
+        }
+        Some(path) => {
+            print!("{report}");
+            tools::write_file(path, &report.to_json())
+                .map_err(|error| format!("cannot write --json {path}: {error}"))?;
+        }
+        None => print!("{report}"),
+    }
+    Ok(if report.passed { ExitCode::SUCCESS } else { ExitCode::from(BOUND_MISSED) })
 }
 
 fn show_top(flags: &TopFlags) -> Result<(), String> {

@@ -4,6 +4,8 @@
 //! signals and, when no model is configured, the built-in agent on threads beside them. This file decides and connects;
 //! it must not do any of their work.
 
+pub mod load;
+
 use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -129,16 +131,19 @@ fn poster(events: &Events) -> Result<outbound::Post, String> {
 }
 
 /// Runs the built-in agent alone until a signal ends it.
-pub fn run_agent(address: SocketAddr, echo: bool) -> Result<(), String> {
+pub fn run_agent(address: SocketAddr, echo: bool, talk_percent: Option<u8>) -> Result<(), String> {
     let chosen = driver::probe(IoChoice::Auto)?;
     let (listener, address) = listen(address).map_err(|error| cannot_listen(address, &error))?;
     let boxes = mailboxes::<Message>(0).map_err(|error| format!("no mailbox: {error}"))?;
     let _signals = signals::forward(boxes.stopper).map_err(|error| format!("no thread for signals: {error}"))?;
-    let mode = if echo { "returns each append at once" } else { "greets, and says back what it hears" };
+    let (agent, mode) = match talk_percent {
+        Some(percent) => (BuiltinAgent::talking(percent), "talks, and does not listen"),
+        None if echo => (BuiltinAgent::new(BuiltinOptions { echo }), "returns each append at once"),
+        None => (BuiltinAgent::new(BuiltinOptions { echo }), "greets, and says back what it hears"),
+    };
     info!("the built-in agent listens on ws://{address}/v1/realtime; it {mode}");
     let mut setup = Setup::new("agent", boxes.control.inbox, boxes.control.routes);
     setup.listener = Some(listener);
-    let agent = BuiltinAgent::new(BuiltinOptions { echo });
     driver::run(chosen.kind, agent, setup).map_err(|error| format!("the agent's loop failed: {error}"))
 }
 

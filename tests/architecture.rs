@@ -46,6 +46,8 @@ const MODULES: &[(&str, &[&str])] = &[
     ("messages", &["agent", "call", "call_id", "close_reason", "peer", "realtime", "stats"]),
     ("worker", &["agent", "audio", "call", "call_id", "close_reason", "io", "messages", "peer", "slab", "stats"]),
     ("http", &[]),
+    ("relay", &[]),
+    ("load", &["audio", "http", "io", "relay", "slab", "stats"]),
     ("control", &["call_id", "close_reason", "config", "http", "io", "messages", "peer", "realtime", "slab", "stats"]),
     ("builtin", &["io", "messages", "slab", "wss"]),
     // wss: one TLS provider and one policy of trust for all that this process asks.
@@ -53,25 +55,25 @@ const MODULES: &[(&str, &[&str])] = &[
     (
         "server",
         &[
-            "agent", "audio", "builtin", "call", "config", "control", "driver", "io", "messages", "peer", "stats",
-            "worker", "wss",
+            "agent", "audio", "builtin", "call", "config", "control", "driver", "io", "load", "messages", "peer",
+            "stats", "worker", "wss",
         ],
     ),
     ("latency", &["driver"]),
     ("top", &["call_id", "driver", "latency"]),
-    ("main", &["config", "driver", "latency", "server", "top"]),
+    ("main", &["config", "driver", "latency", "load", "server", "top"]),
 ];
 
 /// Where each third-party crate may be named: a module, or one file of it.
 const CRATES: &[(&str, &[&str])] = &[
-    ("str0m", &["peer"]),
-    ("dimpl", &["peer/identity"]),
+    ("str0m", &["peer", "relay"]),
+    ("dimpl", &["peer/identity", "relay/crypto"]),
     ("rustls", &["wss"]),
     ("rustls_native_certs", &["wss"]),
     ("webpki_roots", &["wss"]),
     ("tungstenite", &["wss"]),
     ("httparse", &["http"]),
-    ("serde_json", &["realtime", "control", "builtin", "latency", "top"]),
+    ("serde_json", &["realtime", "control", "builtin", "latency", "load", "top"]),
     ("base64_simd", &["realtime", "control", "builtin", "wss"]),
     ("opusic_sys", &["audio"]),
     ("hdrhistogram", &["stats"]),
@@ -80,9 +82,9 @@ const CRATES: &[(&str, &[&str])] = &[
     ("nix", &["driver"]),
     ("libc", &["driver"]),
     ("signal_hook", &["driver"]),
+    ("clap", &["config", "load/flags", "main"]),
     ("ureq", &["driver/fetch"]),
     ("crossterm", &["driver/terminal"]),
-    ("clap", &["config", "main"]),
     ("tracing_subscriber", &["main"]),
     ("aws_lc_rs", &["call_id", "control", "driver"]),
 ];

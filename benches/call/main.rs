@@ -14,9 +14,9 @@ mod stack;
 #[allow(dead_code, unused_imports, reason = "a bench uses a part of what the tests share")]
 #[path = "../../tests/bridge"]
 mod shared {
-    pub(crate) mod relay;
     pub(crate) mod support;
     pub(crate) mod voice;
+    pub(crate) use voice_media_bridge::relay;
 }
 use shared::{relay, support, voice};
 

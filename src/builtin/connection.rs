@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use crate::io::{Deadline, StreamKey};
 use crate::wss::server::{Over, ServerConnection, ServerEvent, Upgrade};
 
-use super::BuiltinOptions;
+use super::Mode;
 use super::events::{Events, Fault, short};
 use super::session::Session;
 
@@ -61,7 +61,7 @@ enum Phase {
 #[derive(Debug)]
 pub(super) struct Connection {
     stream: StreamKey,
-    options: BuiltinOptions,
+    mode: Mode,
     greeting: Arc<[i16]>,
     socket: ServerConnection,
     phase: Phase,
@@ -76,10 +76,10 @@ pub(super) struct Connection {
 
 impl Connection {
     /// A connection that was just accepted.
-    pub(super) fn new(now: Instant, stream: StreamKey, options: BuiltinOptions, greeting: Arc<[i16]>) -> Self {
+    pub(super) fn new(now: Instant, stream: StreamKey, mode: Mode, greeting: Arc<[i16]>) -> Self {
         Self {
             stream,
-            options,
+            mode,
             greeting,
             socket: ServerConnection::new(SUBPROTOCOL),
             phase: Phase::ExpectUpgrade { until: now + UPGRADE_MAX },
@@ -232,7 +232,9 @@ impl Connection {
             return;
         }
         let model = model_of(upgrade.target()).unwrap_or(MODEL);
-        let mut session = Session::new(events, model, self.greeting.clone(), self.options.echo);
+        // Sessions take their places in a period one after the other, and evenly: by the golden ratio.
+        let place = (f64::from(slot) * 0.618_034).fract();
+        let mut session = Session::new(events, model, self.greeting.clone(), self.mode, place);
         send(&mut session, &mut self.socket);
         self.phase = Phase::Live(Box::new(session));
     }

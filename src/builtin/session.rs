@@ -4,13 +4,14 @@
 //! and other sessions are none of its business.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use base64_simd::STANDARD;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
+use super::Mode;
 use super::events::{Events, Fault, short};
 use super::greeting::GREETING_TEXT;
 use super::hearing::Hearing;
@@ -89,14 +90,19 @@ pub(super) struct Session {
     words: Option<Arc<[i16]>>,
     greeting: Arc<[i16]>,
     response: Option<Response>,
-    is_echo: bool,
+    mode: Mode,
+    /// Where in a period of talk and silence this session begins, 0 to 1.
+    place: f64,
+    /// When it talks next by itself.
+    talk_at: Option<Instant>,
     bytes: Vec<u8>,
     samples: Vec<i16>,
 }
 
 impl Session {
-    /// Starts a session and says so. With `is_echo`, what is appended comes back at once, and there are no turns.
-    pub(super) fn new(mut events: Events, model: &str, greeting: Arc<[i16]>, is_echo: bool) -> Self {
+    /// Starts a session and says so. `place`, 0 to 1, keeps sessions that talk by themselves from talking all
+    /// at once.
+    pub(super) fn new(mut events: Events, model: &str, greeting: Arc<[i16]>, mode: Mode, place: f64) -> Self {
         let settings = Settings::new(&events.id("sess"), model);
         let hearing = Hearing::new(settings.turn_detection().map(|turns| turns.vad));
         events.push("session.created", &json!({ "session": settings.shown() }));
@@ -109,7 +115,9 @@ impl Session {
             words: None,
             greeting,
             response: None,
-            is_echo,
+            mode,
+            place,
+            talk_at: None,
             bytes: Vec::new(),
             samples: Vec::new(),
         }
@@ -122,14 +130,24 @@ impl Session {
 
     /// When there is more to say.
     pub(super) fn next_at(&self) -> Option<Instant> {
-        self.response.as_ref().and_then(Response::next_at)
+        match &self.response {
+            Some(response) => response.next_at(),
+            None => self.talk_at,
+        }
     }
 
     /// Says what is due.
     pub(super) fn handle_timeout(&mut self, now: Instant) {
-        if self.next_at().is_some_and(|at| at <= now) {
-            self.say(now);
+        if self.next_at().is_none_or(|at| at > now) {
+            return;
         }
+        if let (None, Some(at), Mode::Talk(percent)) = (&self.response, self.talk_at, self.mode) {
+            // What was missed, since a client did not read, is not made up for.
+            self.talk_at = Some((at + self.period(percent)).max(now));
+            let speech = Speech::Words { audio: self.greeting.clone(), transcript: GREETING_TEXT };
+            self.begin(now, speech, ResponseWishes::default(), 0);
+        }
+        self.say(now);
     }
 
     /// Takes a client event. What is wrong with it becomes an `error` event.
@@ -225,10 +243,14 @@ impl Session {
         let mut samples = std::mem::take(&mut self.samples);
         samples.clear();
         samples.extend(self.bytes.chunks_exact(2).map(|pair| i16::from_le_bytes([pair[0], pair[1]])));
-        if self.is_echo {
-            self.echo(now, base64, samples.len() as u64);
-        } else {
-            self.hear(now, &samples);
+        match self.mode {
+            Mode::Echo => self.echo(now, base64, samples.len() as u64),
+            Mode::Turns => self.hear(now, &samples),
+            // The first that is heard says that there is a caller.
+            Mode::Talk(percent) if self.talk_at.is_none() => {
+                self.talk_at = Some(now + self.period(percent).mul_f64(self.place));
+            }
+            Mode::Talk(_) => {}
         }
         self.samples = samples;
         Ok(())
@@ -240,6 +262,12 @@ impl Session {
         }
         let response = self.response.as_mut().expect("it was begun");
         response.echo(base64, samples, &mut self.items, &mut self.events);
+    }
+
+    /// From one burst of talk to the next.
+    fn period(&self, percent: u8) -> Duration {
+        let burst = Duration::from_millis(self.greeting.len() as u64 / SAMPLES_PER_MS);
+        burst * 100 / u32::from(percent)
     }
 
     fn hear(&mut self, now: Instant, samples: &[i16]) {
@@ -352,7 +380,7 @@ impl Session {
             let message = format!("The conversation has an active response already: {}.", response.id());
             return Err(Fault::new("conversation_already_has_active_response", message));
         }
-        if self.is_echo {
+        if self.mode == Mode::Echo {
             self.begin(now, Speech::Echo, wishes, 0);
             return Ok(());
         }

@@ -33,8 +33,12 @@ struct Client {
 
 impl World {
     fn new(options: BuiltinOptions) -> Self {
+        Self::of(BuiltinAgent::new(options))
+    }
+
+    fn of(agent: BuiltinAgent) -> Self {
         let mut world = Self {
-            agent: BuiltinAgent::new(options),
+            agent,
             now: Instant::now(),
             clients: HashMap::new(),
             offered: None,
@@ -448,6 +452,52 @@ fn echo_returns_each_append_at_once_in_one_response() {
     assert_eq!(code(&world.heard(client)[0]), "conversation_already_has_active_response");
     world.send(client, &json!({ "type": "response.cancel" }));
     assert_eq!(one(&world.heard(client), "response.done")["response"]["usage"]["output_tokens"], 40);
+}
+
+#[test]
+fn a_talking_agent_talks_its_share_of_the_time_faster_than_real_time_whatever_it_hears() {
+    for percent in [40, 100] {
+        let mut world = World::of(BuiltinAgent::talking(percent));
+        let client = world.connect(&[]);
+        world.heard(client);
+        world.pass(Duration::from_secs(60));
+        assert!(world.heard(client).is_empty(), "nobody is there to talk to yet");
+        world.send(client, &append(&tone(20, -20.0)));
+        let (mut said, mut listened) = (Duration::ZERO, 0);
+        for _ in 0..300 {
+            world.speak(client, &tone(1_000, -20.0));
+            let events = world.heard(client);
+            assert_eq!(count(&events, "input_audio_buffer.speech_started"), 0);
+            let burst = Duration::from_millis(audio(&events).len() as u64 / 24);
+            said += burst;
+            listened += usize::from(burst.is_zero());
+        }
+        let share = said.as_secs_f64() / 300.0 * 100.0;
+        assert!((share - f64::from(percent)).abs() < 3.0, "{percent} %: {share}");
+        assert!(listened > 150, "a burst of 4 s takes half a second to come: {listened}");
+    }
+}
+
+#[test]
+fn talking_sessions_do_not_all_begin_at_once() {
+    let mut world = World::of(BuiltinAgent::talking(40));
+    let clients = [(); 4].map(|()| world.connect(&[]));
+    for client in clients {
+        world.send(client, &append(&silence(20)));
+        world.heard(client);
+    }
+    let mut begins = [None; 4];
+    for tenth in 0..110 {
+        world.pass(Duration::from_millis(100));
+        for (client, begin) in clients.iter().zip(&mut begins) {
+            if count(&world.heard(*client), "response.created") > 0 {
+                begin.get_or_insert(tenth);
+            }
+        }
+    }
+    let mut begins = begins.map(|begin| begin.expect("within a period"));
+    begins.sort_unstable();
+    assert!(begins.windows(2).all(|pair| pair[1] - pair[0] > 5), "{begins:?}");
 }
 
 #[test]

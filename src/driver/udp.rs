@@ -14,6 +14,10 @@ use super::ports::PortPool;
 /// seconds of a caller, so that a stalled loop loses nothing, and an attack on a port cannot hold more memory than this.
 const RECEIVE_BUFFER_BYTES: usize = 128 * 1024;
 
+/// The same for a loop without a share of ports: one socket for many calls (a load's), and no attack to bound. Where the
+/// limit of the host cannot be passed (net.core.rmem_max), it is as large as that.
+const RECEIVE_BUFFER_BYTES_SHARED: usize = 8 * 1024 * 1024;
+
 /// Send buffer asked of the kernel: a call sends 50 small packets a second, and a burst of handshake flights.
 const SEND_BUFFER_BYTES: usize = 128 * 1024;
 
@@ -68,6 +72,9 @@ pub(super) fn open(
     };
     let fd = socket(family, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
     prepare(&fd, address)?;
+    if matches!(ports, Ports::Any) && setsockopt(&fd, sockopt::RcvBufForce, &RECEIVE_BUFFER_BYTES_SHARED).is_err() {
+        setsockopt(&fd, sockopt::RcvBuf, &RECEIVE_BUFFER_BYTES_SHARED)?;
+    }
     let mut local = address;
     for _ in 0..=u16::MAX {
         let port = ports.take(now)?;

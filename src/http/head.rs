@@ -1,7 +1,8 @@
 //! The head of a request: where it ends, whether it has one reading, and what it says.
 //!
 //! [`Scan`] walks the raw bytes once, however they are cut up, and refuses what parsers differ about. [`Head::parse`]
-//! then names the parts. This is the only file that names httparse.
+//! then names the parts. The other side's heads
+//! are read in [`super::client`].
 
 use super::framing::{self, Framing};
 use super::target::{self, Target};
@@ -224,7 +225,7 @@ fn host(headers: &[(String, Vec<u8>)], minor: u8) -> Result<Option<String>, Prob
 }
 
 /// RFC 9112 section 9.3. `close` wins over `keep-alive`.
-fn keep_alive(headers: &[(String, Vec<u8>)], minor: u8) -> bool {
+pub(super) fn keep_alive(headers: &[(String, Vec<u8>)], minor: u8) -> bool {
     let options = || {
         let values = headers.iter().filter(|(name, _)| name == "connection").map(|(_, value)| value);
         values.flat_map(|value| value.split(|&byte| byte == b',')).map(<[u8]>::trim_ascii)

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::json;
 use voice_media_bridge::call_id::CallId;
 
-use crate::relay::pump::Pump;
+use crate::pump::Pump;
 use crate::relay::script::Script;
 use crate::server_calls::{apply, heard, session_request, start_with};
 use crate::server_process::run;

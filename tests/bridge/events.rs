@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::relay::pump::Pump;
+use crate::pump::Pump;
 use crate::relay::script::Script;
 use crate::server_calls::{PATIENCE, apply, heard, poll_until, post, start_with};
 use crate::support::http_server::{Asked, HttpServer};

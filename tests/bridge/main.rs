@@ -3,7 +3,10 @@
 mod calls;
 mod commands;
 mod events;
-mod relay;
+mod load;
+mod pump;
+mod relay_in_virtual_time;
+mod relay_on_sockets;
 mod server_calls;
 mod server_hostile;
 mod server_log;
@@ -11,3 +14,5 @@ mod server_process;
 mod support;
 mod voice;
 mod world;
+
+use voice_media_bridge::relay;

@@ -1,0 +1,71 @@
+//! What the command-line tools ask of their host beyond what the bridge does: where a server is, what a thread and a
+//! socket have used up, a file to write.
+
+use std::fs;
+use std::io;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::time::Duration;
+
+/// The first address of a host. Blocks as long as the system's resolver does: for the time before anything runs.
+pub fn resolve(host: &str, port: u16) -> io::Result<SocketAddr> {
+    let mut addresses = (host, port).to_socket_addrs()?;
+    addresses.next().ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "the name has no address"))
+}
+
+/// CPU time of the calling thread.
+pub fn thread_cpu() -> Duration {
+    Duration::from_nanos(super::system::thread_time())
+}
+
+/// Datagrams that the UDP socket on this local port has dropped for want of room; `None` where the host does not tell.
+pub fn socket_drops(port: u16) -> Option<u64> {
+    let texts = ["/proc/net/udp", "/proc/net/udp6"].map(|path| fs::read_to_string(path).unwrap_or_default());
+    texts.iter().find_map(|text| drops_of(text, port))
+}
+
+/// The last column of the line whose second is `ADDRESS:PORT` in hexadecimal digits.
+fn drops_of(table: &str, port: u16) -> Option<u64> {
+    let wanted = format!(":{port:04X}");
+    table.lines().skip(1).find_map(|line| {
+        let mut columns = line.split_whitespace();
+        let is_it = columns.nth(1)?.ends_with(&wanted);
+        if is_it { columns.next_back()?.parse().ok() } else { None }
+    })
+}
+
+/// Writes a file, whole.
+pub fn write_file(path: &str, text: &str) -> io::Result<()> {
+    fs::write(path, text)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::UdpSocket;
+
+    use super::*;
+
+    #[test]
+    fn a_sockets_drops_are_found_by_its_port() {
+        let table = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode ref pointer drops\n\
+                      1: 0100007F:0035 00000000:0000 07 00000000:00000000 00:00000000 00000000     0        0 1 2 0000000000000000 5\n\
+                      2: 0100007F:9C40 00000000:0000 07 00000000:00000000 00:00000000 00000000     0        0 1 2 0000000000000000 77\n";
+        assert_eq!(drops_of(table, 40_000), Some(77));
+        assert_eq!(drops_of(table, 53), Some(5));
+        assert_eq!(drops_of(table, 54), None);
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        assert_eq!(socket_drops(socket.local_addr().unwrap().port()).unwrap_or(0), 0);
+    }
+
+    #[test]
+    fn a_threads_cpu_time_grows_with_its_work_alone() {
+        let before = thread_cpu();
+        let work: u64 = (0..3_000_000u64).fold(1, |sum, n| std::hint::black_box(sum ^ n));
+        assert!(thread_cpu() > before, "{work}");
+    }
+
+    #[test]
+    fn an_address_resolves_to_itself_and_nonsense_to_an_error() {
+        assert_eq!(resolve("127.0.0.1", 9).unwrap(), "127.0.0.1:9".parse().unwrap());
+        assert!(resolve("no name at all", 9).is_err());
+    }
+}

@@ -1,0 +1,364 @@
+//! HTTP requests over a bounded pool of kept connections.
+//!
+//! A request's time counts from when it was due, so waiting for a connection counts as well: a server that is slow cannot
+//! hide behind requests that were never sent. This file must not know what the answers mean.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use crate::http::client::{Answer, AnswerReader, NoAnswer};
+use crate::io::{Fault, Output, StreamKey};
+use crate::slab::Slab;
+
+/// Connections at once. A webhook with a pool has about as many; more would measure the server's accepting.
+const CONNECTIONS_MAX: usize = 64;
+
+/// How long an answer may take from when its request was due.
+const ANSWER_TIME_MAX: Duration = Duration::from_secs(10);
+
+/// A request.
+#[derive(Debug)]
+pub(super) struct Request<T> {
+    /// What the owner knows it by.
+    pub(super) what: T,
+    /// When it was due.
+    pub(super) due: Instant,
+    /// Its bytes.
+    pub(super) bytes: Vec<u8>,
+}
+
+/// A request that is over.
+#[derive(Debug)]
+pub(super) struct Done<T> {
+    /// What the owner knows it by.
+    pub(super) what: T,
+    /// From when it was due to its whole answer.
+    pub(super) took: Duration,
+    /// The answer, or why there is none, in words.
+    pub(super) outcome: Result<Answer, String>,
+}
+
+/// The pool.
+#[derive(Debug)]
+pub(super) struct Requests<T> {
+    server: SocketAddr,
+    connections: Slab<Connection<T>>,
+    /// Connections that wait for a request, the last used at the end.
+    idle: Vec<StreamKey>,
+    waiting: VecDeque<Request<T>>,
+    done: VecDeque<Done<T>>,
+    outputs: VecDeque<Output<()>>,
+}
+
+#[derive(Debug)]
+struct Connection<T> {
+    state: State<T>,
+    reader: AnswerReader,
+    /// Whether it has carried an answer: the server may then close it just as it gets the next request.
+    is_used: bool,
+}
+
+#[derive(Debug)]
+enum State<T> {
+    Connecting(Request<T>),
+    Busy(Request<T>),
+    Idle,
+    /// Closed by us; the driver has not given the key back.
+    Closing,
+}
+
+impl<T: Copy> Requests<T> {
+    pub(super) fn new(server: SocketAddr) -> Self {
+        Self {
+            server,
+            connections: Slab::new(),
+            idle: Vec::new(),
+            waiting: VecDeque::new(),
+            done: VecDeque::new(),
+            outputs: VecDeque::new(),
+        }
+    }
+
+    /// Sends a request as soon as there is a connection for it. The owner bounds how many there are: one per call.
+    pub(super) fn send(&mut self, request: Request<T>) {
+        self.waiting.push_back(request);
+        self.dispatch();
+    }
+
+    /// The next request that is over.
+    pub(super) fn poll_done(&mut self) -> Option<Done<T>> {
+        self.done.pop_front()
+    }
+
+    /// The next thing for the driver to do.
+    pub(super) fn poll_output(&mut self) -> Option<Output<()>> {
+        self.outputs.pop_front()
+    }
+
+    /// Requests that are not over.
+    pub(super) fn pending(&self) -> usize {
+        let busy = |connection: &Connection<T>| matches!(connection.state, State::Connecting(_) | State::Busy(_));
+        self.waiting.len() + self.connections.iter().filter(|(_, _, connection)| busy(connection)).count()
+    }
+
+    /// The connection stands.
+    pub(super) fn connected(&mut self, stream: StreamKey) {
+        let Some(connection) = self.connection(stream) else { return };
+        if let State::Connecting(request) = std::mem::replace(&mut connection.state, State::Idle) {
+            self.write(stream, request);
+        }
+    }
+
+    /// Bytes came.
+    pub(super) fn received(&mut self, now: Instant, stream: StreamKey, bytes: &[u8]) {
+        let Some(connection) = self.connection(stream) else { return };
+        match &connection.state {
+            State::Busy(_) => {
+                let outcome = connection.reader.receive(bytes);
+                self.read(now, stream, outcome);
+            }
+            // Nothing was asked.
+            State::Connecting(_) | State::Idle => self.close(stream),
+            State::Closing => {}
+        }
+    }
+
+    /// The other end sends no more.
+    pub(super) fn ended(&mut self, now: Instant, stream: StreamKey) {
+        let Some(connection) = self.connection(stream) else { return };
+        match &connection.state {
+            State::Busy(_) if !connection.reader.is_fresh() => {
+                let outcome = connection.reader.end();
+                self.read(now, stream, outcome);
+            }
+            State::Busy(_) => self.lost(now, stream, "the server closed the connection without an answer"),
+            State::Connecting(_) | State::Idle => self.close(stream),
+            State::Closing => {}
+        }
+    }
+
+    /// Connecting, writing or reading failed.
+    pub(super) fn failed(&mut self, now: Instant, stream: StreamKey, fault: Fault) {
+        let Some(connection) = self.connection(stream) else { return };
+        let what = if matches!(connection.state, State::Connecting(_)) { "cannot connect" } else { "connection lost" };
+        let why = format!("{what}: {fault}");
+        self.lost(now, stream, &why);
+    }
+
+    /// The key came back.
+    pub(super) fn closed(&mut self, stream: StreamKey) {
+        self.connections.remove(stream.slot, stream.generation);
+        self.dispatch();
+    }
+
+    /// Gives up what has waited too long.
+    pub(super) fn give_up(&mut self, now: Instant) {
+        let late = |request: &Request<T>| request.due + ANSWER_TIME_MAX <= now;
+        let of_late = |(slot, generation, connection): (u32, u32, &Connection<T>)| match &connection.state {
+            State::Connecting(request) | State::Busy(request) if late(request) => Some(StreamKey { slot, generation }),
+            _ => None,
+        };
+        let streams: Vec<StreamKey> = self.connections.iter().filter_map(of_late).collect();
+        for stream in streams {
+            self.finish(now, stream, Err("no answer within 10 s".to_owned()), false);
+        }
+        while self.waiting.front().is_some_and(late) {
+            let request = self.waiting.pop_front().expect("there is one in front");
+            let outcome = Err("no connection was free within 10 s".to_owned());
+            self.done.push_back(Done { what: request.what, took: now - request.due, outcome });
+        }
+    }
+
+    /// Gives up everything at once.
+    pub(super) fn close_all(&mut self) {
+        self.waiting.clear();
+        let streams: Vec<StreamKey> =
+            self.connections.iter().map(|(slot, generation, _)| StreamKey { slot, generation }).collect();
+        streams.into_iter().for_each(|stream| self.close(stream));
+    }
+
+    fn connection(&mut self, stream: StreamKey) -> Option<&mut Connection<T>> {
+        self.connections.get_mut(stream.slot, stream.generation)
+    }
+
+    /// Gives waiting requests their connections.
+    fn dispatch(&mut self) {
+        while !self.waiting.is_empty() {
+            if let Some(stream) = self.idle.pop() {
+                let request = self.waiting.pop_front().expect("it is not empty");
+                self.write(stream, request);
+            } else if self.connections.len() < CONNECTIONS_MAX {
+                let request = self.waiting.pop_front().expect("it is not empty");
+                let state = State::Connecting(request);
+                let connection = Connection { state, reader: AnswerReader::default(), is_used: false };
+                let (slot, generation) = self.connections.insert(connection);
+                let stream = StreamKey { slot, generation };
+                self.outputs.push_back(Output::Connect { stream, to: self.server });
+            } else {
+                return;
+            }
+        }
+    }
+
+    fn write(&mut self, stream: StreamKey, request: Request<T>) {
+        let bytes = request.bytes.clone();
+        let connection = self.connection(stream).expect("idle and connected ones are there");
+        connection.state = State::Busy(request);
+        self.outputs.push_back(Output::Write { stream, bytes });
+    }
+
+    fn read(&mut self, now: Instant, stream: StreamKey, outcome: Result<Option<Answer>, NoAnswer>) {
+        match outcome {
+            Ok(None) => {}
+            Ok(Some(answer)) => {
+                let keep = answer.keep_alive;
+                self.finish(now, stream, Ok(answer), keep);
+            }
+            Err(NoAnswer(why)) => self.finish(now, stream, Err(why.to_owned()), false),
+        }
+    }
+
+    /// The connection is gone. A request that met the end of a connection used before is sent again on a new one.
+    fn lost(&mut self, now: Instant, stream: StreamKey, why: &str) {
+        let Some(connection) = self.connection(stream) else { return };
+        if connection.is_used
+            && connection.reader.is_fresh()
+            && let State::Busy(request) = std::mem::replace(&mut connection.state, State::Idle)
+        {
+            self.waiting.push_front(request);
+            self.close(stream);
+            return;
+        }
+        self.finish(now, stream, Err(why.to_owned()), false);
+    }
+
+    fn finish(&mut self, now: Instant, stream: StreamKey, outcome: Result<Answer, String>, keep: bool) {
+        let Some(connection) = self.connection(stream) else { return };
+        connection.is_used = true;
+        match std::mem::replace(&mut connection.state, State::Idle) {
+            State::Connecting(request) | State::Busy(request) => {
+                let took = now.saturating_duration_since(request.due);
+                self.done.push_back(Done { what: request.what, took, outcome });
+            }
+            State::Idle => {}
+            State::Closing => connection.state = State::Closing,
+        }
+        if keep {
+            self.idle.push(stream);
+            self.dispatch();
+        } else {
+            self.close(stream);
+        }
+    }
+
+    fn close(&mut self, stream: StreamKey) {
+        let Some(connection) = self.connection(stream) else { return };
+        if !matches!(connection.state, State::Closing) {
+            connection.state = State::Closing;
+            self.idle.retain(|idle| *idle != stream);
+            self.outputs.push_back(Output::Close { stream });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OK: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
+
+    fn pool() -> (Requests<u32>, Instant) {
+        (Requests::new("127.0.0.1:80".parse().unwrap()), Instant::now())
+    }
+
+    fn send(pool: &mut Requests<u32>, now: Instant, what: u32) {
+        pool.send(Request { what, due: now, bytes: vec![what as u8] });
+    }
+
+    fn stream(output: Option<Output<()>>) -> StreamKey {
+        match output {
+            Some(Output::Connect { stream, .. } | Output::Write { stream, .. } | Output::Close { stream }) => stream,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_connection_is_used_again_and_a_request_counts_from_when_it_was_due() {
+        let (mut pool, now) = pool();
+        send(&mut pool, now, 1);
+        let first = stream(pool.poll_output());
+        pool.connected(first);
+        assert_eq!(stream(pool.poll_output()), first);
+        let later = now + Duration::from_millis(7);
+        pool.received(later, first, OK);
+        let done = pool.poll_done().unwrap();
+        assert_eq!((done.what, done.took, done.outcome.unwrap().status), (1, Duration::from_millis(7), 200));
+        send(&mut pool, later, 2);
+        assert!(matches!(pool.poll_output(), Some(Output::Write { stream, bytes }) if stream == first && bytes == [2]));
+        assert_eq!(pool.pending(), 1);
+    }
+
+    #[test]
+    fn the_pool_is_bounded_and_the_rest_waits_in_order() {
+        let (mut pool, now) = pool();
+        (0..CONNECTIONS_MAX as u32 + 2).for_each(|what| send(&mut pool, now, what));
+        let first = stream(pool.poll_output());
+        let connects = std::iter::from_fn(|| pool.poll_output()).count() + 1;
+        assert_eq!(connects, CONNECTIONS_MAX);
+        pool.connected(first);
+        pool.poll_output();
+        pool.received(now, first, OK);
+        let next = pool.poll_output();
+        assert!(matches!(next, Some(Output::Write { bytes, .. }) if bytes == [CONNECTIONS_MAX as u8]));
+    }
+
+    #[test]
+    fn a_kept_connection_that_ends_under_a_request_costs_the_request_nothing() {
+        let (mut pool, now) = pool();
+        send(&mut pool, now, 1);
+        let first = stream(pool.poll_output());
+        pool.connected(first);
+        pool.poll_output();
+        pool.received(now, first, OK);
+        pool.poll_done().unwrap();
+        send(&mut pool, now, 2);
+        pool.poll_output();
+        pool.ended(now, first);
+        assert_eq!(stream(pool.poll_output()), first, "closed");
+        pool.closed(first);
+        let second = stream(pool.poll_output());
+        pool.connected(second);
+        assert!(pool.poll_done().is_none());
+        pool.poll_output();
+        pool.ended(now, second);
+        assert!(pool.poll_done().unwrap().outcome.unwrap_err().contains("without an answer"), "new, and so not again");
+    }
+
+    #[test]
+    fn every_failure_ends_its_request_with_a_reason() {
+        for (why, act) in [
+            (
+                "cannot connect",
+                Box::new(|pool: &mut Requests<u32>, now, key| pool.failed(now, key, Fault { errno: 111 }))
+                    as Box<dyn Fn(&mut Requests<u32>, Instant, StreamKey)>,
+            ),
+            (
+                "not HTTP",
+                Box::new(|pool, now, key| {
+                    pool.connected(key);
+                    pool.received(now, key, b"nonsense\r\n\r\n");
+                }),
+            ),
+            ("no answer within", Box::new(|pool, now, _| pool.give_up(now + ANSWER_TIME_MAX))),
+        ] {
+            let (mut pool, now) = pool();
+            send(&mut pool, now, 1);
+            let key = stream(pool.poll_output());
+            act(&mut pool, now, key);
+            let said = pool.poll_done().expect(why).outcome.unwrap_err();
+            assert!(said.contains(why), "{said:?} does not say {why:?}");
+            assert_eq!(pool.pending(), 0);
+        }
+    }
+}

@@ -1,0 +1,44 @@
+//! Runs a load on this thread: the driver, the signals, the host's answers.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use crate::builtin;
+use crate::config::IoChoice;
+use crate::driver::mail::{Routes, mailbox};
+use crate::driver::{self, Setup, signals, system, tools};
+use crate::load::flags::{LoadFlags, ServerUrl};
+use crate::load::report::{Progress, Report};
+use crate::load::{Host, Load, LoadEvent};
+
+/// Runs it until it is done or a signal ends it. Errors say what could not be set up and what to do.
+pub fn run(flags: &LoadFlags, mut progress: impl FnMut(Progress) + 'static) -> Result<Report, String> {
+    let url = ServerUrl::parse(&flags.url)?;
+    let server = tools::resolve(&url.host, url.port)
+        .map_err(|error| format!("--url names the host {}, which is not found: {error}", url.host))?;
+    let mut drawn = [0; 16];
+    system::entropy(&mut drawn);
+    let (id, seed) = drawn.split_at(8);
+    let run_id = id.iter().map(|byte| format!("{byte:02x}")).collect();
+    let seed = u64::from_le_bytes(seed.try_into().expect("eight bytes"));
+    let config = flags.config(&url, server, run_id, seed)?;
+
+    let chosen = driver::probe(IoChoice::Auto)?;
+    let _ = system::raise_descriptor_limit(); // a pool of connections and one socket fit into any
+    let (sender, inbox) = mailbox::<()>().map_err(|error| format!("no mailbox: {error}"))?;
+    let _signals = signals::forward(sender.stopper()).map_err(|error| format!("no thread for signals: {error}"))?;
+    let report: Rc<RefCell<Option<Report>>> = Rc::default();
+    let sink = {
+        let report = Rc::clone(&report);
+        Box::new(move |event| match event {
+            LoadEvent::Progress(now) => progress(now),
+            LoadEvent::Finished(finished) => *report.borrow_mut() = Some(*finished),
+        })
+    };
+    let host = Host { thread_cpu: tools::thread_cpu, socket_drops: tools::socket_drops };
+    let load = Load::new(config, host, &builtin::recording(), sink)?;
+    let setup = Setup::new("load", inbox, Routes::new());
+    driver::run(chosen.kind, load, setup).map_err(|error| format!("the load's loop failed: {error}"))?;
+    let report = report.borrow_mut().take();
+    report.ok_or_else(|| "the load ended without a report".to_owned())
+}
