@@ -1,0 +1,22 @@
+//! What benches and the tests of allocations share: sound, one bridge in one thread on virtual time, the WebRTC stack alone,
+//! and how a cost is taken and told.
+//!
+//! Nothing here has a socket. A bench uses a part of it.
+
+#![allow(dead_code, reason = "a bench uses a part of what they share")]
+#![allow(clippy::unwrap_used, reason = "a bench that fails stops")]
+
+pub(crate) mod bridge;
+pub(crate) mod meter;
+pub(crate) mod paths;
+pub(crate) mod report;
+pub(crate) mod sound;
+pub(crate) mod stack;
+
+/// The tests' caller. This is the one place that says where it lives; each bench's root lends it the names it expects.
+#[allow(unused_imports, reason = "a bench uses a part of what the tests share")]
+#[path = "../../tests/bridge"]
+pub(crate) mod far {
+    pub(crate) mod relay;
+    pub(crate) mod support;
+}
