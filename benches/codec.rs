@@ -1,6 +1,7 @@
 //! What libopus alone takes, and the baseline that the whole is held against: a call-second of codec both ways.
 //!
-//! `cargo bench --bench codec`; `-- baseline` prints only the baseline. The caller's packets are decoded and the samples that
+//! `cargo bench --bench codec`; `-- baseline` prints only the baseline, `-- frames FILE` leaves the
+//! frames for a program with another libopus in it. The caller's packets are decoded and the samples that
 //! come out are encoded, as a call with the echoing agent does it. All complexities take turns, so that the machine's moods
 //! fall on all of them; time is the thread's processor time.
 
@@ -13,7 +14,7 @@ use criterion::{Criterion, criterion_group};
 use rig::far::support;
 use rig::meter::{Meter, cpu_nanos};
 use rig::report::{Table, median};
-use rig::sound::{Pcm, TALK_FRAMES, encoded, talk, unlimited, whatsapp};
+use rig::sound::{Pcm, TALK_FRAMES, encoded, talk, talk_encoded, unlimited, whatsapp};
 use voice_media_bridge::audio::{
     Decoder, Encoder, EncoderSettings, FRAME_SAMPLES, PACKET_SAMPLES_MAX, PAYLOAD_BYTES_MAX, PacketInfo,
 };
@@ -48,7 +49,7 @@ fn codec(c: &mut Criterion) {
         });
     }
 
-    let payloads = encoded(&talk(), whatsapp(5));
+    let payloads = talk_encoded();
     let next = payloads.iter().skip(100).find(|payload| PacketInfo::of(payload).unwrap().has_fec).unwrap();
     let mut out = [0; PACKET_SAMPLES_MAX];
     let warm = || {
@@ -87,7 +88,7 @@ struct Side {
 
 impl Side {
     fn new() -> Self {
-        let payloads = encoded(&talk(), whatsapp(5));
+        let payloads = talk_encoded();
         let mut decoder = Decoder::new().unwrap();
         let decode = |payload: &std::sync::Arc<[u8]>| {
             let mut pcm = [0; FRAME_SAMPLES];
@@ -150,8 +151,28 @@ criterion_group! {
     targets = codec
 }
 
+/// Leaves the frames for a program with another libopus in it, and says with which settings they are to be coded.
+fn write_frames(path: &str) {
+    let side = Side::new();
+    let mut bytes = Vec::new();
+    for (payload, pcm) in side.payloads.iter().zip(&side.frames) {
+        bytes.extend((payload.len() as u16).to_le_bytes());
+        bytes.extend_from_slice(payload);
+        bytes.extend(pcm.iter().flat_map(|sample| sample.to_le_bytes()));
+    }
+    std::fs::write(path, bytes).expect("the file can be written");
+    let settings = COMPLEXITIES.map(|complexity| format!("{complexity}:{}", whatsapp(complexity).loss_pct));
+    println!("{}", settings.join(" "));
+}
+
 fn main() {
-    if !std::env::args().any(|argument| argument == "baseline") {
+    let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
+    if let [word, path] = &arguments[..]
+        && word == "frames"
+    {
+        return write_frames(path);
+    }
+    if !arguments.iter().any(|argument| argument == "baseline") {
         benches();
         Criterion::default().configure_from_args().final_summary();
     }

@@ -12,7 +12,7 @@ use rig::bridge::Bridge;
 use rig::far::relay::script::Script;
 use rig::far::support;
 use rig::meter::nanos;
-use rig::sound::{encoded, talk, whatsapp};
+use rig::sound::talk_encoded;
 use voice_media_bridge::http::{Connection, Event, Response};
 use voice_media_bridge::peer::sdp::Offer;
 
@@ -77,7 +77,7 @@ fn whole(c: &mut Criterion) {
         });
     });
 
-    let payloads = encoded(&talk(), whatsapp(5));
+    let payloads = talk_encoded();
     let mut bridge = Bridge::in_calls(0, (0..100).map(|_| Script::repeated(payloads.clone())));
     bridge.batch(Duration::from_secs(2), []);
     bridge.meter = nanos;

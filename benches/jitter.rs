@@ -12,7 +12,7 @@ use criterion::{Criterion, criterion_group};
 use rig::far::support;
 use rig::meter::cpu_nanos;
 use rig::report::{Table, median};
-use rig::sound::{TALK_FRAMES, encoded, talk, whatsapp};
+use rig::sound::{TALK_FRAMES, talk_encoded};
 use voice_media_bridge::audio::{Decoder, FRAME, PACKET_SAMPLES_MAX};
 use voice_media_bridge::call::uplink::Uplink;
 use voice_media_bridge::jitter::{Decision, JitterBuffer, Packet, RtpTime, SeqNo};
@@ -47,7 +47,7 @@ fn buffer_step(order: &'static [u64]) -> impl FnMut() {
 }
 
 fn uplink_step() -> impl FnMut() {
-    let (payloads, mut n) = (encoded(&talk(), whatsapp(5)), 0_u64);
+    let (payloads, mut n) = (talk_encoded(), 0_u64);
     let mut uplink = Uplink::new().unwrap();
     let mut now = Instant::now();
     move || {
@@ -61,7 +61,7 @@ fn uplink_step() -> impl FnMut() {
 }
 
 fn decode_step() -> impl FnMut() {
-    let (payloads, mut n) = (encoded(&talk(), whatsapp(5)), 0);
+    let (payloads, mut n) = (talk_encoded(), 0);
     let mut decoder = Decoder::new().unwrap();
     let mut out = [0; PACKET_SAMPLES_MAX];
     move || {

@@ -14,7 +14,7 @@ use rig::far::relay::script::Script;
 use rig::far::support;
 use rig::meter::cpu_nanos;
 use rig::report::{Table, median};
-use rig::sound::{Pcm, TALK_FRAMES, delta_event, encoded, talk, text_frame, whatsapp};
+use rig::sound::{Pcm, TALK_FRAMES, delta_event, talk, talk_encoded, text_frame, whatsapp};
 use voice_media_bridge::audio::{Decoder, Encoder, PACKET_SAMPLES_MAX, PAYLOAD_BYTES_MAX};
 use voice_media_bridge::call::downlink::SETTLE_FRAMES;
 
@@ -75,7 +75,7 @@ impl Codecs {
     fn new(calls: usize, complexity: u8) -> Self {
         let frames = talk();
         let make = |_| (Encoder::new(whatsapp(complexity)).unwrap(), Decoder::new().unwrap());
-        Self { calls: (0..calls).map(make).collect(), payloads: encoded(&frames, whatsapp(5)), frames, n: 0 }
+        Self { calls: (0..calls).map(make).collect(), payloads: talk_encoded(), frames, n: 0 }
     }
 
     /// Decodes a second of every call, and encodes so many frames of it.
@@ -100,7 +100,7 @@ impl Codecs {
 /// Runs a worker of one size; the costs of its seconds and those of the codec alone.
 fn run(talk_mode: Talk, calls: usize, complexity: u8, seconds: usize) -> (Vec<u64>, Vec<u64>, Batch) {
     let frames = talk();
-    let payloads = encoded(&frames, whatsapp(5));
+    let payloads = talk_encoded();
     let mut bridge = Bridge::in_calls(complexity, (0..calls).map(|_| Script::repeated(payloads.clone())));
     bridge.meter = cpu_nanos;
     let mut codecs = Codecs::new(calls, complexity);

@@ -474,6 +474,11 @@ impl Bridge {
         batch
     }
 
+    /// The worker as it is, all else gone.
+    pub(crate) fn into_worker(self) -> Worker {
+        self.worker
+    }
+
     fn hear_relay(&mut self) -> Option<Done> {
         let mut rtp = None;
         while let Some(datagram) = self.relay.poll_transmit() {

@@ -11,7 +11,7 @@ use super::bridge::{Bridge, Posted};
 use super::far::relay::script::Script;
 use super::far::support::crypto::Crypto;
 use super::meter::{Meter, unmetered};
-use super::sound::{Pcm, delta_event, encoded, talk, text_frame, whatsapp};
+use super::sound::{Pcm, delta_event, talk, talk_encoded, text_frame, whatsapp};
 use super::stack::{self, Stack};
 
 /// How each part of a step is measured.
@@ -67,7 +67,7 @@ fn in_turns<A, B>(swap: &mut bool, a: impl FnOnce() -> A, b: impl FnOnce() -> B)
 }
 
 fn payloads() -> Vec<Arc<[u8]>> {
-    encoded(&talk(), whatsapp(5))
+    talk_encoded()
 }
 
 fn bridge(meters: Meters, complexity: u8, script: Script) -> Bridge {

@@ -1,6 +1,6 @@
 //! The speech that all benches code, as samples, as Opus and as the model's events.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use base64_simd::STANDARD;
 use voice_media_bridge::audio::{Encoder, EncoderSettings, FRAME_SAMPLES, PAYLOAD_BYTES_MAX, SAMPLE_RATE_HZ};
@@ -23,6 +23,17 @@ pub(crate) fn unlimited(complexity: u8) -> EncoderSettings {
 
 /// Ten seconds of something like voiced speech with pauses between syllables.
 pub(crate) fn talk() -> Vec<Pcm> {
+    static TALK: LazyLock<Vec<Pcm>> = LazyLock::new(synthesize);
+    TALK.clone()
+}
+
+/// The same as the packets that WhatsApp would make of it.
+pub(crate) fn talk_encoded() -> Vec<Arc<[u8]>> {
+    static ENCODED: LazyLock<Vec<Arc<[u8]>>> = LazyLock::new(|| encoded(&talk(), whatsapp(5)));
+    ENCODED.clone()
+}
+
+fn synthesize() -> Vec<Pcm> {
     let rate = f64::from(SAMPLE_RATE_HZ);
     let mut phase = 0.0;
     let pcm: Vec<i16> = (0..TALK_FRAMES * FRAME_SAMPLES)
