@@ -66,6 +66,7 @@ pub mod messages;
 pub mod peer;
 pub mod playout;
 pub mod realtime;
+pub mod relay;
 pub mod report;
 pub mod server;
 pub mod slab;

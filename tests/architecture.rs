@@ -46,6 +46,7 @@ const MODULES: &[(&str, &[&str])] = &[
     ("messages", &["agent", "call", "call_id", "close_reason", "peer", "realtime", "stats"]),
     ("worker", &["agent", "call", "call_id", "close_reason", "io", "messages", "peer", "slab", "stats"]),
     ("http", &[]),
+    ("relay", &[]),
     ("control", &["call_id", "close_reason", "config", "http", "io", "messages", "peer", "realtime", "slab", "stats"]),
     ("builtin", &["io", "messages", "slab", "wss"]),
     ("driver", &["call_id", "config", "io", "messages"]),
@@ -61,8 +62,8 @@ const MODULES: &[(&str, &[&str])] = &[
 
 /// Where each third-party crate may be named: a module, or one file of it.
 const CRATES: &[(&str, &[&str])] = &[
-    ("str0m", &["peer"]),
-    ("dimpl", &["peer/identity"]),
+    ("str0m", &["peer", "relay"]),
+    ("dimpl", &["peer/identity", "relay/crypto"]),
     ("rustls", &["wss"]),
     ("rustls_native_certs", &["wss"]),
     ("webpki_roots", &["wss"]),

@@ -1,7 +1,9 @@
 //! Tests of whole calls: the server on one side, a media relay laid out like WhatsApp's on the other.
 
 mod calls;
-mod relay;
+mod pump;
+mod relay_in_virtual_time;
+mod relay_on_sockets;
 mod server_calls;
 mod server_hostile;
 mod server_log;
@@ -9,3 +11,5 @@ mod server_process;
 mod support;
 mod voice;
 mod world;
+
+use voice_media_bridge::relay;

@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use voice_media_bridge::peer::sdp::lint::{Context, lint};
 
+use crate::pump::Pump;
 use crate::relay::CallKey;
-use crate::relay::pump::Pump;
 use crate::relay::record::Record;
 use crate::relay::script::Script;
 use crate::support::server::Server;

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::relay::pump::Pump;
+use crate::pump::Pump;
 use crate::relay::script::Script;
 use crate::server_calls::{apply, heard, poll_until, post, session_request, start, to_loopback_sdes};
 use crate::support::http_client::Response;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::relay::pump::Pump;
+use crate::pump::Pump;
 use crate::relay::script::Script;
 use crate::server_calls::{PATIENCE, apply, fixture, heard, poll_until, start_with};
 use crate::support::process::Process;

@@ -3,7 +3,7 @@
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use crate::relay::pump::Pump;
+use crate::pump::Pump;
 use crate::relay::script::Script;
 use crate::server_calls::{PATIENCE, apply, heard, poll_until, post, start};
 use crate::support::process::Process;

@@ -1,8 +1,8 @@
 //! What the tests share and none of them is about.
 
-pub(crate) mod crypto;
 pub(crate) mod http_client;
 pub(crate) mod process;
-pub(crate) mod rng;
 pub(crate) mod rtc_client;
 pub(crate) mod server;
+
+pub(crate) use voice_media_bridge::relay::{crypto, rng};

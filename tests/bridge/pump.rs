@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{setsockopt, sockopt::RcvBuf};
 
-use super::Relay;
+use crate::relay::Relay;
 
 /// No test lasts longer, so no thread does.
 const LIFE_MAX: Duration = Duration::from_secs(900);

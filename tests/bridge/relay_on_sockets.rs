@@ -4,8 +4,8 @@ use std::net::UdpSocket;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::pump::Pump;
-use super::script::Script;
+use crate::pump::Pump;
+use crate::relay::script::Script;
 use crate::support::crypto::Crypto;
 use crate::support::rtc_client::{Habits, RtcClient};
 

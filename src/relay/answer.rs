@@ -10,20 +10,20 @@ const BYTES_MAX: usize = 64 * 1024;
 
 /// What the media path needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Answer {
+pub struct Answer {
     /// The answerer's ICE username fragment.
-    pub(crate) ufrag: String,
+    pub ufrag: String,
     /// The answerer's ICE password.
-    pub(crate) password: String,
+    pub password: String,
     /// The answerer's certificate: SHA-256, 32 bytes.
-    pub(crate) fingerprint: Vec<u8>,
+    pub fingerprint: Vec<u8>,
     /// The SSRC it announces.
-    pub(crate) ssrc: Option<u32>,
+    pub ssrc: Option<u32>,
 }
 
 /// Why an answer was refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum AnswerError {
+pub enum AnswerError {
     /// No call has this key.
     UnknownCall,
     /// This call has its answer: there is no renegotiation.

@@ -2,7 +2,7 @@
 
 /// What a datagram of a call carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub enum Kind {
     /// Audio or telephone-event, with what its header says in clear.
     Rtp {
         /// Its stream.
@@ -18,7 +18,7 @@ pub(super) enum Kind {
 
 impl Kind {
     /// The kind of this datagram; headers are not validated further.
-    pub(super) fn of(datagram: &[u8]) -> Self {
+    pub fn of(datagram: &[u8]) -> Self {
         match *datagram {
             [0x80..0xc0, kind, ..] if (64..96).contains(&(kind & 0x7f)) => Self::Rtcp,
             [0x80..0xc0, _, s1, s0, _, _, _, _, c3, c2, c1, c0, ..] => {

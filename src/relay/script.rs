@@ -7,11 +7,11 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::support::crypto::{PT_OPUS, PT_TELEPHONE_EVENT};
-use crate::support::rng::Rng;
+use super::crypto::{PT_OPUS, PT_TELEPHONE_EVENT};
+use super::rng::Rng;
 
 /// The beat.
-pub(crate) const FRAME: Duration = Duration::from_millis(20);
+pub const FRAME: Duration = Duration::from_millis(20);
 
 /// RTP time of one beat at 48 kHz.
 const FRAME_TICKS: u32 = 960;
@@ -30,21 +30,26 @@ const KEY_END: u8 = 0x80;
 const KEY_VOLUME: u8 = 0x0a;
 
 /// One beat: an Opus payload, or nothing on the wire while RTP time goes on (DTX).
-pub(crate) type Beat = Option<Arc<[u8]>>;
+pub type Beat = Option<Arc<[u8]>>;
 
 /// What the caller says.
-pub(crate) struct Script {
-    /// One entry for each 20 ms.
-    pub(crate) beats: Vec<Beat>,
+pub struct Script {
+    /// One entry for each 20 ms. Calls that say the same share it.
+    pub beats: Arc<[Beat]>,
+    /// Where in it the caller begins.
+    pub first: usize,
     /// Starts again at the end, for ever.
-    pub(crate) repeat: bool,
+    pub repeat: bool,
+    /// Before every so many entries (counted from the start of `beats`) all that follows is sent this much later, its
+    /// RTP time unmoved: a clock that falls behind in steps.
+    pub lag: Option<(usize, Duration)>,
     /// What becomes of each packet; asked with the number of the packet within this script, from 0.
-    pub(crate) fate: Box<dyn FnMut(u64) -> Fate + Send>,
+    pub fate: Box<dyn FnMut(u64) -> Fate + Send>,
 }
 
 /// What the network does to a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Fate {
+pub enum Fate {
     /// It arrives.
     Arrives,
     /// It is lost.
@@ -57,22 +62,27 @@ pub(crate) enum Fate {
 
 impl Script {
     /// These frames once, on a perfect network.
-    pub(crate) fn once(frames: impl IntoIterator<Item = Arc<[u8]>>) -> Self {
-        Self { beats: frames.into_iter().map(Some).collect(), repeat: false, fate: Box::new(|_| Fate::Arrives) }
+    pub fn once(frames: impl IntoIterator<Item = Arc<[u8]>>) -> Self {
+        Self::shared(frames.into_iter().map(Some).collect())
+    }
+
+    /// These beats once, on a perfect network.
+    pub fn shared(beats: Arc<[Beat]>) -> Self {
+        Self { beats, first: 0, repeat: false, lag: None, fate: Box::new(|_| Fate::Arrives) }
     }
 
     /// These frames again and again, on a perfect network.
-    pub(crate) fn repeated(frames: impl IntoIterator<Item = Arc<[u8]>>) -> Self {
+    pub fn repeated(frames: impl IntoIterator<Item = Arc<[u8]>>) -> Self {
         Self { repeat: true, ..Self::once(frames) }
     }
 
     /// Nothing at all: a caller whose microphone is off.
-    pub(crate) fn silent() -> Self {
+    pub fn silent() -> Self {
         Self::once([])
     }
 
     /// The same frames on a network that does this to them.
-    pub(crate) fn with_fate(self, fate: impl FnMut(u64) -> Fate + Send + 'static) -> Self {
+    pub fn with_fate(self, fate: impl FnMut(u64) -> Fate + Send + 'static) -> Self {
         Self { fate: Box::new(fate), ..self }
     }
 
@@ -93,6 +103,9 @@ impl fmt::Debug for Script {
 /// One RTP packet to be sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Packet {
+    pub(super) due: Instant,
+    /// The entry of the script it comes from; `None` for a key.
+    pub(super) position: Option<usize>,
     pub(super) pt: u8,
     pub(super) seq: u64,
     pub(super) timestamp: u32,
@@ -115,6 +128,8 @@ pub(super) struct Player {
     started: Option<Instant>,
     /// The next beat.
     beat: u32,
+    /// How far the script's lag has put off the beats.
+    lag: Duration,
     seq: u64,
     timestamp_base: u32,
     /// The next packet follows a silence: it carries the marker.
@@ -137,13 +152,14 @@ struct Pressed {
 impl Player {
     pub(super) fn new(script: Script, rng: &mut Rng) -> Self {
         Self {
+            position: script.first,
             script,
-            position: 0,
             packets: 0,
             keys: VecDeque::new(),
             pressing: None,
             started: None,
             beat: 0,
+            lag: Duration::ZERO,
             // The upper half of the first 16 bits: a rollover comes within eleven minutes, and SRTP may count on the
             // first packet's being in the first round.
             seq: 0x8000 + rng.below(0x7fff) as u64,
@@ -160,8 +176,8 @@ impl Player {
     /// Replaces what is left of the script.
     pub(super) fn play(&mut self, now: Instant, script: Script) {
         self.skip_to(now);
+        self.position = script.first;
         self.script = script;
-        self.position = 0;
         self.packets = 0;
     }
 
@@ -169,19 +185,19 @@ impl Player {
     pub(super) fn press(&mut self, now: Instant, event: u8, duration: Duration) {
         self.skip_to(now);
         let beats = (duration.as_millis() / FRAME.as_millis()).clamp(1, 300);
-        assert!(self.keys.len() < KEYS_MAX, "no test presses so many keys ahead");
+        assert!(self.keys.len() < KEYS_MAX, "nobody presses so many keys ahead");
         self.keys.push_back(Key { event, beats: beats as u16 });
     }
 
     /// When the next beat is due; `None` while there is nothing to say.
     pub(super) fn due(&self) -> Option<Instant> {
         let anything = self.pressing.is_some() || !self.keys.is_empty() || self.script.beat(self.position).is_some();
-        self.started.filter(|_| anything).map(|started| started + FRAME * self.beat)
+        self.started.filter(|_| anything).map(|started| started + self.lag + FRAME * self.beat)
     }
 
     /// The packets of the next beat, if it is due by now: one, none in a gap, three at the end of a key.
     pub(super) fn poll(&mut self, now: Instant) -> Option<Vec<Packet>> {
-        self.due().filter(|due| *due <= now)?;
+        let due = self.due().filter(|due| *due <= now)?;
         let timestamp = self.timestamp_base.wrapping_add(self.beat.wrapping_mul(FRAME_TICKS));
         self.beat += 1;
         if self.pressing.is_none() {
@@ -189,13 +205,19 @@ impl Player {
         }
         let Some(mut pressed) = self.pressing.take() else {
             let beat = self.script.beat(self.position).cloned().flatten();
+            let position = self.position;
             self.position += 1;
+            if let Some((every, by)) = self.script.lag
+                && self.position.is_multiple_of(every)
+            {
+                self.lag += by;
+            }
             let Some(payload) = beat else {
                 self.talkspurt = true;
                 return Some(Vec::new());
             };
             let marker = std::mem::take(&mut self.talkspurt);
-            return Some(vec![self.packet(PT_OPUS, timestamp, marker, payload)]);
+            return Some(vec![self.packet(due, Some(position), PT_OPUS, timestamp, marker, payload)]);
         };
         // The key takes the place of the audio; its timestamp stays that of its beginning.
         let marker = pressed.elapsed == 0;
@@ -205,18 +227,28 @@ impl Player {
         let flags = KEY_VOLUME | if end { KEY_END } else { 0 };
         let payload: Arc<[u8]> = Arc::from([pressed.key.event, flags, high, low]);
         let copies = if end { KEY_ENDS } else { 1 };
-        let packets = (0..copies)
-            .map(|copy| self.packet(PT_TELEPHONE_EVENT, pressed.timestamp, marker && copy == 0, payload.clone()));
+        let packets = (0..copies).map(|copy| {
+            let marker = marker && copy == 0;
+            self.packet(due, None, PT_TELEPHONE_EVENT, pressed.timestamp, marker, payload.clone())
+        });
         let packets = packets.collect();
         self.pressing = Some(pressed).filter(|_| !end);
         Some(packets)
     }
 
-    fn packet(&mut self, pt: u8, timestamp: u32, marker: bool, payload: Arc<[u8]>) -> Packet {
+    fn packet(
+        &mut self,
+        due: Instant,
+        position: Option<usize>,
+        pt: u8,
+        timestamp: u32,
+        marker: bool,
+        payload: Arc<[u8]>,
+    ) -> Packet {
         let fate = (self.script.fate)(self.packets);
         self.packets += 1;
         self.seq += 1;
-        Packet { pt, seq: self.seq, timestamp, marker, payload, fate }
+        Packet { due, position, pt, seq: self.seq, timestamp, marker, payload, fate }
     }
 
     /// After a pause: the beat that comes next, so that RTP time has gone on meanwhile.
@@ -225,8 +257,8 @@ impl Player {
             return;
         }
         if let Some(started) = self.started {
-            let elapsed = now.saturating_duration_since(started).as_nanos().div_ceil(FRAME.as_nanos());
-            let beat = u32::try_from(elapsed).expect("no test runs for a year");
+            let elapsed = now.saturating_duration_since(started + self.lag).as_nanos().div_ceil(FRAME.as_nanos());
+            let beat = u32::try_from(elapsed).expect("no call runs for a year");
             self.talkspurt |= beat > self.beat;
             self.beat = self.beat.max(beat);
         }
@@ -268,7 +300,7 @@ mod tests {
     #[test]
     fn frames_leave_on_the_beat_with_steady_numbers_and_a_gap_advances_time_alone() {
         let now = Instant::now();
-        let beats = vec![Some(frame(1)), Some(frame(2)), None, None, Some(frame(3))];
+        let beats = [Some(frame(1)), Some(frame(2)), None, None, Some(frame(3))].into();
         let mut player = player(Script { beats, ..Script::silent() });
         player.start(now);
         player.start(now + FRAME); // the first start counts
@@ -316,6 +348,23 @@ mod tests {
         assert_eq!(seen, expected);
         assert!(packets.windows(2).all(|pair| pair[1].1.seq == pair[0].1.seq + 1), "one sequence for both");
         assert!(packets[..5].iter().all(|(_, p)| p.timestamp == packets[0].1.timestamp), "its beginning's time");
+    }
+
+    #[test]
+    fn a_script_begins_where_it_is_told_and_falls_behind_by_its_lag_with_steady_numbers_and_times() {
+        let now = Instant::now();
+        let beats: Arc<[Beat]> = [1, 2, 3, 4].map(|byte| Some(frame(byte))).into();
+        let lag = Some((2, Duration::from_millis(7)));
+        let mut player = player(Script { first: 1, repeat: true, lag, ..Script::shared(beats) });
+        player.start(now);
+        let packets = run(&mut player, now, Duration::from_millis(100));
+        let first = packets[0].1.timestamp;
+        let seen: Vec<_> = packets
+            .iter()
+            .map(|(at, p)| (*at, p.payload[0], p.position.unwrap(), p.timestamp.wrapping_sub(first) / 960))
+            .collect();
+        assert_eq!(seen, [(0, 2, 1, 0), (27, 3, 2, 1), (47, 4, 3, 2), (74, 1, 4, 3), (94, 2, 5, 4)]);
+        assert!(packets.iter().all(|(at, p)| p.due == now + Duration::from_millis(*at as u64)));
     }
 
     #[test]

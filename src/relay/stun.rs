@@ -17,18 +17,18 @@ const ICE_CONTROLLED: u16 = 0x8029;
 
 /// A connectivity check, as far as it is read before it is verified.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Check<'a> {
+pub struct Check<'a> {
     /// The username fragment of the one who is asked: ours.
-    pub(super) local_ufrag: &'a str,
+    pub local_ufrag: &'a str,
     /// The sender takes the controlled role, which is ours.
-    pub(super) controlled: bool,
+    pub controlled: bool,
     /// The sender nominates this pair.
-    pub(super) use_candidate: bool,
+    pub use_candidate: bool,
 }
 
 impl<'a> Check<'a> {
     /// `None` for anything but a whole binding request with a username of two parts.
-    pub(super) fn parse(datagram: &'a [u8]) -> Option<Self> {
+    pub fn parse(datagram: &'a [u8]) -> Option<Self> {
         let (header, mut rest) = datagram.split_at_checked(HEADER)?;
         let kind = u16::from_be_bytes([header[0], header[1]]);
         let len = usize::from(u16::from_be_bytes([header[2], header[3]]));

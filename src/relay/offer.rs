@@ -5,29 +5,29 @@
 use std::fmt;
 use std::net::{Ipv6Addr, SocketAddr};
 
-use crate::support::rng::Rng;
+use super::rng::Rng;
 
 /// What one call's offer says that another's does not.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Offer {
+pub struct Offer {
     /// The relay's address, the one that can be reached.
-    pub(crate) address: SocketAddr,
+    pub address: SocketAddr,
     /// An IPv6 address with the higher priority that nothing answers on, at the same port.
-    pub(crate) unreachable: Ipv6Addr,
+    pub unreachable: Ipv6Addr,
     /// The number in the `o=` line.
-    pub(crate) session: u64,
+    pub session: u64,
     /// The media stream's id, a UUID.
-    pub(crate) stream: String,
+    pub stream: String,
     /// Foundations of the IPv4 and of the IPv6 candidate.
-    pub(crate) foundations: [u32; 2],
+    pub foundations: [u32; 2],
     /// ICE username fragment, 16 characters.
-    pub(crate) ufrag: String,
+    pub ufrag: String,
     /// ICE password: 24 characters that end in `==`, which RFC 8839 does not allow and WhatsApp sends.
-    pub(crate) password: String,
+    pub password: String,
     /// `sha-256 AB:CD:...`.
-    pub(crate) fingerprint: String,
+    pub fingerprint: String,
     /// SSRC of the relay's audio.
-    pub(crate) ssrc: u32,
+    pub ssrc: u32,
 }
 
 /// The IPv6 address that offers carry: of the range for documentation, so that nothing can ever answer.

@@ -3,7 +3,7 @@
 //!
 //! This file must not know which datagrams are whose: the relay tells calls apart.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -16,13 +16,13 @@ use str0m::{Candidate, Event, IceCreds, Input, Output, Rtc};
 
 use super::Datagram;
 use super::answer::{Answer, AnswerError};
+use super::crypto::Crypto;
 use super::offer::Offer;
 use super::packet::Kind;
-use super::record::{Received, Record, Sent};
+use super::record::{Detail, Event as Seen, Received, Record, Sent};
+use super::rng::Rng;
 use super::script::{Fate, Packet, Player, Script};
 use super::stun::Check;
-use crate::support::crypto::Crypto;
-use crate::support::rng::Rng;
 
 /// Streams that a call may open; WhatsApp allows one, the rest is to be seen in the record.
 const STREAMS_MAX: usize = 4;
@@ -32,7 +32,7 @@ const STEP_MIN: Duration = Duration::from_millis(1);
 
 /// How the relay treats the other side's packets.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum Conduct {
+pub enum Conduct {
     /// As it should.
     #[default]
     Normal,
@@ -52,15 +52,25 @@ pub(super) struct Call {
     crypto: Crypto,
     rtc: Rtc,
     mid: Mid,
-    /// Sequence numbers delivered, by SSRC: tells a packet that came again from one that cannot be believed.
-    delivered: HashSet<(u32, u16)>,
+    detail: Detail,
+    /// What happened and was not told yet; stays empty with [`Detail::Lists`].
+    pub(super) events: VecDeque<Seen>,
+    /// When the kernel took in the datagram at hand.
+    arrived: Instant,
     /// Datagrams of packets that are late.
     late: VecDeque<(Instant, Datagram)>,
     deadline: Instant,
 }
 
 impl Call {
-    pub(super) fn new(now: Instant, offer: Offer, script: Script, crypto: &Crypto, rng: &mut Rng) -> Self {
+    pub(super) fn new(
+        now: Instant,
+        offer: Offer,
+        script: Script,
+        detail: Detail,
+        crypto: &Crypto,
+        rng: &mut Rng,
+    ) -> Self {
         let credentials = IceCreds { ufrag: offer.ufrag.clone(), pass: offer.password.clone() };
         let mut rtc = crypto.rtc_config(credentials).set_ice_lite(true).build(now);
         rtc.handle_input(Input::Timeout(now)).expect("a new Rtc takes the time");
@@ -79,7 +89,9 @@ impl Call {
             crypto: crypto.clone(),
             rtc,
             mid,
-            delivered: HashSet::new(),
+            detail,
+            events: VecDeque::new(),
+            arrived: now,
             late: VecDeque::new(),
             deadline: now,
             offer,
@@ -155,10 +167,11 @@ impl Call {
         true
     }
 
-    /// Takes anything else from an address that a check has vouched for.
+    /// Takes anything else from an address that a check has vouched for. The kernel took it in at `arrived`.
     pub(super) fn handle_datagram(
         &mut self,
         now: Instant,
+        arrived: Instant,
         from: SocketAddr,
         payload: &[u8],
         out: &mut VecDeque<Datagram>,
@@ -175,11 +188,12 @@ impl Call {
         match kind {
             Kind::Rtp { ssrc, seq } => {
                 self.expect_stream(ssrc.into());
-                seen = self.delivered.contains(&(ssrc, seq));
+                seen = self.record.has_heard(ssrc, seq);
             }
             Kind::Rtcp => self.record.heard_rtcp(now),
             Kind::Other => {}
         }
+        self.arrived = arrived;
         let delivered = self.record.rtp_heard();
         self.feed(now, Input::Receive(now, receive), out);
         if matches!(kind, Kind::Rtp { .. }) && self.record.rtp_heard() == delivered {
@@ -237,8 +251,13 @@ impl Call {
 
     /// Sends one packet of the script and lets the network do to it what it does.
     fn send(&mut self, now: Instant, packet: Packet, out: &mut VecDeque<Datagram>) {
-        let Packet { pt, seq, timestamp, marker, payload, fate } = packet;
-        self.record.sent_rtp(Sent { at: now, seq: seq as u16, timestamp, pt });
+        let Packet { due, position, pt, seq, timestamp, marker, payload, fate } = packet;
+        let sent = Sent { due, position, at: now, seq: seq as u16, timestamp, pt };
+        self.record.sent_rtp();
+        match self.detail {
+            Detail::Lists => self.record.keep_sent(sent),
+            Detail::Events => self.events.push_back(Seen::Sent(sent)),
+        }
         let write = RtpWrite::new(pt.into(), seq.into(), timestamp, now, payload).marker(marker);
         let mut direct = self.rtc.direct_api();
         direct.stream_tx(&self.offer.ssrc.into()).expect("declared when the call was made").write_rtp(write);
@@ -261,7 +280,7 @@ impl Call {
                 Ok(Output::Event(event)) => self.handle_event(now, event),
                 Err(_) => {
                     self.record.errors += 1;
-                    self.record.closed.get_or_insert(now);
+                    self.closed(now);
                     self.deadline = now + STEP_MIN;
                     return;
                 }
@@ -295,28 +314,44 @@ impl Call {
             }
             Event::Connected => {
                 self.record.connected.get_or_insert(now);
+                self.tell(Seen::Connected);
             }
-            Event::Closed => {
-                self.record.closed.get_or_insert(now);
-            }
+            Event::Closed => self.closed(now),
             Event::RtpPacket(packet) => self.handle_rtp(packet),
             _ => {}
         }
     }
 
+    fn closed(&mut self, now: Instant) {
+        if self.record.closed.is_none() {
+            self.record.closed = Some(now);
+            self.tell(Seen::Closed);
+        }
+    }
+
+    fn tell(&mut self, event: Seen) {
+        if self.detail == Detail::Events {
+            self.events.push_back(event);
+        }
+    }
+
     fn handle_rtp(&mut self, packet: RtpPacket) {
-        let RtpPacket { header, payload, timestamp: at, .. } = packet;
-        self.delivered.insert((*header.ssrc, header.sequence_number));
-        self.player.start(at);
-        self.record.heard_rtp(Received {
-            at,
+        let RtpPacket { header, payload, timestamp, .. } = packet;
+        self.player.start(timestamp);
+        let received = Received {
+            at: self.arrived,
             seq: header.sequence_number,
             timestamp: header.timestamp,
             ssrc: *header.ssrc,
             pt: *header.payload_type,
             marker: header.marker,
             payload,
-        });
+        };
+        self.record.heard_rtp(&received);
+        match self.detail {
+            Detail::Lists => self.record.keep_received(received),
+            Detail::Events => self.events.push_back(Seen::Received(received)),
+        }
     }
 
     /// The answer to a check in our own role: 487, RFC 8445 section 7.3.1.1.

@@ -1,4 +1,4 @@
-//! DTLS as both ends of the tests use it: one certificate and one DTLS configuration for many connections, and
+//! DTLS as the relay and the tests' clients use it: one certificate and one DTLS configuration for many connections, and
 //! handshake flights that are sent again after 150 ms where the default waits a second.
 //!
 //! This file must not know what the connection is for.
@@ -13,10 +13,10 @@ use str0m::media::Frequency;
 use str0m::{IceCreds, RtcConfig};
 
 /// The payload type that WhatsApp gives Opus.
-pub(crate) const PT_OPUS: u8 = 111;
+pub const PT_OPUS: u8 = 111;
 
 /// The payload type that WhatsApp gives telephone-event.
-pub(crate) const PT_TELEPHONE_EVENT: u8 = 126;
+pub const PT_TELEPHONE_EVENT: u8 = 126;
 
 /// First wait before a handshake flight is sent again; it doubles each time.
 const FLIGHT_RTO: Duration = Duration::from_millis(150);
@@ -24,19 +24,20 @@ const FLIGHT_RTO: Duration = Duration::from_millis(150);
 /// How often a flight is sent again.
 const FLIGHT_RETRIES: usize = 8;
 
-/// How long a server waits for a handshake to end, which begins when the answer is applied: longer than any test.
+/// How long a server waits for a handshake to end, which begins when the answer is applied: longer than any
+/// call takes to be answered.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(600);
 
 /// str0m's primitives with DTLS replaced, and one certificate. Cheap to clone, costly (about a millisecond) to make.
 #[derive(Clone, Debug)]
-pub(crate) struct Crypto {
-    pub(crate) provider: Arc<CryptoProvider>,
-    pub(crate) certificate: Arc<DtlsCert>,
+pub struct Crypto {
+    pub(super) provider: Arc<CryptoProvider>,
+    certificate: Arc<DtlsCert>,
 }
 
 impl Crypto {
     /// A fresh ECDSA P-256 certificate over the shared DTLS configuration.
-    pub(crate) fn new() -> Self {
+    pub fn new() -> Self {
         static DTLS: LazyLock<SharedDtls> = LazyLock::new(SharedDtls::new);
         let defaults = from_feature_flags();
         let certificate = defaults.dtls_provider.generate_certificate().expect("this provider makes certificates");
@@ -45,14 +46,14 @@ impl Crypto {
     }
 
     /// `sha-256 AB:CD:...`, as an `a=fingerprint` line carries it.
-    pub(crate) fn fingerprint(&self) -> String {
+    pub fn fingerprint(&self) -> String {
         let digest = self.provider.sha256_provider.sha256(&self.certificate.certificate);
         let bytes: Vec<String> = digest.iter().map(|byte| format!("{byte:02X}")).collect();
         format!("sha-256 {}", bytes.join(":"))
     }
 
     /// An audio call in RTP mode with WhatsApp's two payload types, and nothing that its offer does not name.
-    pub(crate) fn rtc_config(&self, credentials: IceCreds) -> RtcConfig {
+    pub fn rtc_config(&self, credentials: IceCreds) -> RtcConfig {
         let mut config = RtcConfig::new()
             .set_crypto_provider(self.provider.clone())
             .set_dtls_cert((*self.certificate).clone())

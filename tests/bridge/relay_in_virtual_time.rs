@@ -8,9 +8,15 @@ use std::time::{Duration, Instant};
 
 use str0m::rtp::RtpPacket;
 
-use super::packet::Kind;
-use super::script::Fate;
-use super::*;
+use crate::relay::answer::AnswerError;
+use crate::relay::call::Conduct;
+use crate::relay::packet::Kind;
+use crate::relay::record::Record;
+use crate::relay::script::{self, Fate, Script};
+use crate::relay::stun::Check;
+use crate::relay::{CallKey, Datagram, Relay};
+use crate::support::crypto::Crypto;
+use crate::support::rng::Rng;
 use crate::support::rtc_client::{Habits, RtcClient};
 
 /// One way through the network.
