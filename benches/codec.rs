@@ -11,7 +11,6 @@ use std::hint::black_box;
 use std::time::Duration;
 
 use criterion::{Criterion, criterion_group};
-use rig::far::support;
 use rig::meter::{Meter, cpu_nanos};
 use rig::report::{Table, median};
 use rig::sound::{Pcm, TALK_FRAMES, encoded, talk, talk_encoded, unlimited, whatsapp};

@@ -9,12 +9,11 @@ use std::time::{Duration, Instant};
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use rig::bridge::Bridge;
-use rig::far::relay::script::Script;
-use rig::far::support;
 use rig::meter::nanos;
 use rig::sound::talk_encoded;
 use voice_media_bridge::http::{Connection, Event, Response};
 use voice_media_bridge::peer::sdp::Offer;
+use voice_media_bridge::relay::script::Script;
 
 const OFFER: &str = include_str!("../tests/fixtures/sdp/offer-live-2026-10-02.sdp");
 

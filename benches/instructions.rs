@@ -8,7 +8,6 @@ mod rig;
 
 use std::time::{Duration, Instant};
 
-use rig::far::support;
 use rig::meter::{Meter, unmetered, watched};
 use rig::paths::{Meters, Step, answer, beat, beat_of_silence, delta_in, rtp_in};
 use rig::sound::{talk, whatsapp};

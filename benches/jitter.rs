@@ -9,7 +9,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use criterion::{Criterion, criterion_group};
-use rig::far::support;
 use rig::meter::cpu_nanos;
 use rig::report::{Table, median};
 use rig::sound::{TALK_FRAMES, talk_encoded};

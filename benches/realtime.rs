@@ -10,7 +10,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
-use rig::far::support;
 use rig::sound::{delta_event, text_frame};
 use voice_media_bridge::agent::{Agent, AgentConfig, AgentEvent, AgentOutput, AgentSink, Attempt};
 use voice_media_bridge::call_id::LogId;

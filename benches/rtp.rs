@@ -11,7 +11,6 @@ use std::cell::RefCell;
 use std::time::Duration;
 
 use criterion::Criterion;
-use rig::far::support;
 use rig::meter::nanos;
 use rig::paths::{Meters, Sample, Step, answer, beat, beat_of_silence, delta_in, rtp_in};
 use rig::report::{Table, median};

@@ -9,12 +9,11 @@ use std::time::{Duration, Instant};
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use rig::bridge::Bridge;
-use rig::far::relay::script::Script;
-use rig::far::support;
 use rig::meter::nanos;
 use rig::sound::{talk, whatsapp};
 use voice_media_bridge::audio::FRAME;
 use voice_media_bridge::call::downlink::{Downlink, ItemId};
+use voice_media_bridge::relay::script::Script;
 use voice_media_bridge::stats::{Stage, Stages};
 
 fn beats(c: &mut Criterion) {

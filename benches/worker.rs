@@ -10,13 +10,12 @@ mod rig;
 use std::time::Duration;
 
 use rig::bridge::{Batch, Bridge};
-use rig::far::relay::script::Script;
-use rig::far::support;
 use rig::meter::cpu_nanos;
 use rig::report::{Table, median};
 use rig::sound::{Pcm, TALK_FRAMES, delta_event, talk, talk_encoded, text_frame, whatsapp};
 use voice_media_bridge::audio::{Decoder, Encoder, PACKET_SAMPLES_MAX, PAYLOAD_BYTES_MAX};
 use voice_media_bridge::call::downlink::SETTLE_FRAMES;
+use voice_media_bridge::relay::script::Script;
 
 const SECOND: Duration = Duration::from_secs(1);
 /// Frames of a delta, and so how often one comes while the model speaks.

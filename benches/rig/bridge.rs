@@ -25,10 +25,10 @@ use voice_media_bridge::peer::sdp::Policy;
 use voice_media_bridge::stats::{BuildInfo, CounterReader};
 use voice_media_bridge::worker::{Worker, WorkerConfig};
 
-use super::far::relay::Relay;
-use super::far::relay::script::Script;
 use super::meter::{Meter, unmetered};
 use super::sound::text_frame;
+use voice_media_bridge::relay::Relay;
+use voice_media_bridge::relay::script::Script;
 
 const LOCALHOST: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 const RELAY: SocketAddr = SocketAddr::new(LOCALHOST, 3480);
@@ -117,6 +117,8 @@ pub(crate) struct Done {
     pub(crate) writes: u32,
     /// RTP packets to the caller.
     pub(crate) rtp_sent: u32,
+    /// Other datagrams to the caller: reports, checks.
+    pub(crate) others_sent: u32,
 }
 
 /// What a stretch of time came to.
@@ -505,7 +507,8 @@ impl Bridge {
             for output in std::mem::replace(&mut self.out, Vec::with_capacity(64)) {
                 match output {
                     Output::Send { socket, payload, .. } => {
-                        done.rtp_sent += u32::from(is_rtp(&payload));
+                        let sent = if is_rtp(&payload) { &mut done.rtp_sent } else { &mut done.others_sent };
+                        *sent += 1;
                         let from = SocketAddr::new(LOCALHOST, MEDIA_PORT + socket.slot as u16);
                         self.relay.handle_datagram(self.now, from, &payload);
                     }

@@ -12,11 +12,3 @@ pub(crate) mod paths;
 pub(crate) mod report;
 pub(crate) mod sound;
 pub(crate) mod stack;
-
-/// The tests' caller. This is the one place that says where it lives; each bench's root lends it the names it expects.
-#[allow(unused_imports, reason = "a bench uses a part of what the tests share")]
-#[path = "../../tests/bridge"]
-pub(crate) mod far {
-    pub(crate) mod relay;
-    pub(crate) mod support;
-}

@@ -8,11 +8,11 @@ use std::sync::Arc;
 use voice_media_bridge::audio::{Decoder, Encoder, PACKET_SAMPLES_MAX, PAYLOAD_BYTES_MAX};
 
 use super::bridge::{Bridge, Posted};
-use super::far::relay::script::Script;
-use super::far::support::crypto::Crypto;
 use super::meter::{Meter, unmetered};
 use super::sound::{Pcm, delta_event, talk, talk_encoded, text_frame, whatsapp};
 use super::stack::{self, Stack};
+use voice_media_bridge::relay::crypto::Crypto;
+use voice_media_bridge::relay::script::Script;
 
 /// How each part of a step is measured.
 #[derive(Clone, Copy)]
@@ -50,6 +50,8 @@ pub(crate) struct Sample {
     pub(crate) path: u64,
     pub(crate) codec: u64,
     pub(crate) stack: u64,
+    /// Whether something else was done in the same step: a report or a check left with the packet.
+    pub(crate) mixed: bool,
 }
 
 /// A path, to be run step by step.
@@ -97,7 +99,8 @@ pub(crate) fn answer(meters: Meters, part: fn(&Posted) -> u64) -> Step {
         let (posted, codec) = in_turns(&mut swap, || bridge.post(&offer), codec);
         bridge.hang_up(posted.call);
         let now = bridge.now;
-        Sample { path: part(&posted), codec, stack: (meters.stack)(&mut || stack::build(&crypto, now)) }
+        let stack = (meters.stack)(&mut || stack::build(&crypto, now));
+        Sample { path: part(&posted), codec, stack, ..Sample::default() }
     })
 }
 
@@ -119,7 +122,7 @@ pub(crate) fn rtp_in(meters: Meters) -> Step {
         let (done, codec) = in_turns(&mut swap, path, codec);
         assert_eq!((done.writes, done.rtp_sent), (1, 0), "a packet is an append");
         bridge.run_to_beat();
-        Sample { path: done.cost, codec, stack: stack.step(&payload).receive }
+        Sample { path: done.cost, codec, stack: stack.step(&payload).receive, ..Sample::default() }
     })
 }
 
@@ -167,7 +170,8 @@ pub(crate) fn beat(meters: Meters, complexity: u8) -> Step {
         };
         let (beat, codec) = in_turns(&mut swap, || bridge.run_to_beat(), codec);
         assert_eq!((queued.rtp_sent, beat.rtp_sent), (0, 1), "a delta waits for its beat");
-        Sample { path: beat.cost, codec, stack: stack.step(&payloads.next().expect("endless")).send }
+        let alone = stack.step(&payloads.next().expect("endless"));
+        Sample { path: beat.cost, codec, stack: alone.send, mixed: beat.others_sent > 0 || alone.mixed }
     })
 }
 
@@ -180,6 +184,7 @@ pub(crate) fn beat_of_silence(meters: Meters) -> Step {
         bridge.run_to_mid_frame();
         let beat = bridge.run_to_beat();
         assert_eq!((beat.writes, beat.rtp_sent), (0, 1), "silence is a packet");
-        Sample { path: beat.cost, codec: 0, stack: stack.step(&payload).send }
+        let alone = stack.step(&payload);
+        Sample { path: beat.cost, codec: 0, stack: alone.send, mixed: beat.others_sent > 0 || alone.mixed }
     })
 }

@@ -10,8 +10,8 @@ use str0m::net::{DatagramRecv, Protocol, Receive};
 use str0m::rtp::{RtpWrite, Ssrc};
 use str0m::{Candidate, Event, IceCreds, Input, Output, Rtc, RtcConfig};
 
-use super::far::support::crypto::Crypto;
 use super::meter::{Meter, unmetered};
+use voice_media_bridge::relay::crypto::Crypto;
 
 const OURS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 40_001);
 const THEIRS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 3_481);
@@ -37,6 +37,8 @@ pub(crate) struct Stack {
 pub(crate) struct Cost {
     pub(crate) send: u64,
     pub(crate) receive: u64,
+    /// Whether a report or a check left with our packet.
+    pub(crate) mixed: bool,
 }
 
 impl Stack {
@@ -67,14 +69,17 @@ impl Stack {
         self.frame += 1;
         let (now, frame, bytes) = (self.now, self.frame, &**payload);
         let (ours, theirs) = (&mut self.ours, &mut self.theirs);
-        let mut datagram = None;
+        let (mut datagram, mut sent) = (None, 0);
         // The payload is copied, as it is out of the encoder's buffer.
         let send = (self.meter)(&mut || {
             let write = RtpWrite::new(PT_OPUS.into(), u64::from(frame).into(), frame * 960, now, bytes);
             let mut api = ours.direct_api();
             api.stream_tx(&Ssrc::from(OUR_SSRC)).expect("declared at the start").write_rtp(write);
             ours.handle_input(Input::Timeout(now)).expect("time passes");
-            drain(ours, &mut |bytes| datagram = Some(bytes));
+            drain(ours, &mut |bytes| {
+                sent += 1;
+                datagram = Some(bytes);
+            });
         });
         let datagram = datagram.expect("a packet leaves");
         let contents = DatagramRecv::try_from(&datagram[..]).expect("SRTP");
@@ -98,7 +103,7 @@ impl Stack {
             heard += drain(ours, &mut |_| {});
         });
         assert_eq!(heard, 1, "the packet is heard");
-        Cost { send, receive }
+        Cost { send, receive, mixed: sent > 1 }
     }
 
     /// Serves timers and carries datagrams until there are none; how many sides came up.
