@@ -3,11 +3,14 @@
 //! `cargo bench --bench realtime`. An append is 20 ms of the caller: samples in, bytes ready to write out. A delta is
 //! 100 ms of the model: bytes off the socket in, samples out. The model is not in memory: its bytes are prepared.
 
+mod rig;
+
 use std::hint::black_box;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use rig::sound::{delta_event, text_frame};
 use voice_media_bridge::agent::{Agent, AgentConfig, AgentEvent, AgentOutput, AgentSink, Attempt};
 use voice_media_bridge::call_id::LogId;
 use voice_media_bridge::realtime::{PcmDecoder, ServerEvent, SessionSettings, append};
@@ -20,20 +23,6 @@ impl AgentSink for Count {
             self.0 += pcm.len();
         }
     }
-}
-
-/// A text frame of a server: not masked.
-fn frame(text: &str) -> Vec<u8> {
-    let length = u16::try_from(text.len()).expect("a short text");
-    let mut bytes = vec![0x81];
-    if length < 126 {
-        bytes.push(length as u8);
-    } else {
-        bytes.push(126);
-        bytes.extend(length.to_be_bytes());
-    }
-    bytes.extend(text.as_bytes());
-    bytes
 }
 
 /// The nonce is of zeros, so the answer to it is known.
@@ -61,7 +50,7 @@ fn live() -> (Agent, Instant) {
                   Sec-WebSocket-Accept: ICX+Yqv66kxgM0FcWaLWlFLwTAI=\r\n\r\n";
     agent.handle_received(now, Attempt(0), answer.as_bytes(), &mut sink);
     for event in [r#"{"type":"session.created"}"#, r#"{"type":"session.updated"}"#] {
-        agent.handle_received(now, Attempt(0), &frame(event), &mut sink);
+        agent.handle_received(now, Attempt(0), &text_frame(event), &mut sink);
     }
     while agent.poll_output().is_some() {}
     assert!(agent.is_live());
@@ -70,16 +59,6 @@ fn live() -> (Agent, Instant) {
 
 fn speech(samples: usize) -> Vec<i16> {
     (0..samples).map(|index| ((index as f32 * 0.05).sin() * 9000.0) as i16).collect()
-}
-
-fn delta_event(ms: usize) -> String {
-    let mut out = Vec::new();
-    append(&mut out, &speech(ms * 24));
-    let append = String::from_utf8(out).expect("JSON");
-    let base64 = append.split('"').nth(7).expect("the audio");
-    format!(
-        r#"{{"type":"response.output_audio.delta","event_id":"event_CAiWX0mAX5YZkR5qj1JMa","response_id":"resp_CAiWWoVKkNNcTJuzwRb3B","item_id":"item_CAiWWwNkgdUbzHtVvSdZr","output_index":0,"content_index":0,"delta":"{base64}"}}"#
-    )
 }
 
 fn appends(criterion: &mut Criterion) {
@@ -112,7 +91,7 @@ fn deltas(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("delta");
     group.throughput(Throughput::Elements(1));
     for ms in [100, 400] {
-        let event = delta_event(ms);
+        let event = delta_event(1, &speech(ms * 24));
         group.bench_function(format!("parse_{ms}ms"), |bencher| bencher.iter(|| ServerEvent::parse(black_box(&event))));
         let mut decoder = PcmDecoder::new();
         group.bench_function(format!("parse_decode_{ms}ms"), |bencher| {
@@ -125,7 +104,7 @@ fn deltas(criterion: &mut Criterion) {
             });
         });
         let (mut agent, now) = live();
-        let bytes = frame(&event);
+        let bytes = text_frame(&event);
         let mut sink = Count(0);
         group.bench_function(format!("agent_{ms}ms"), |bencher| {
             bencher.iter_batched(
@@ -139,5 +118,12 @@ fn deltas(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, appends, deltas);
+criterion_group! {
+    name = benches;
+    config = Criterion::default()
+        .sample_size(20)
+        .warm_up_time(Duration::from_millis(200))
+        .measurement_time(Duration::from_millis(700));
+    targets = appends, deltas
+}
 criterion_main!(benches);

@@ -45,6 +45,11 @@ pub const fn samples_to_ms(samples: u64) -> u64 {
     samples / (SAMPLE_RATE_HZ as u64 / 1000)
 }
 
+/// Bytes of memory that an encoder and a decoder take together. libopus allocates them itself.
+pub fn codec_bytes() -> usize {
+    libopus::state_bytes()
+}
+
 /// Why the codec refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CodecError {

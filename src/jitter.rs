@@ -72,6 +72,17 @@ pub enum Decision<'a> {
     Wait(Option<Instant>),
 }
 
+impl Decision<'_> {
+    /// Samples that it makes; none while it waits.
+    pub fn samples(&self) -> usize {
+        match self {
+            Self::Decode(packet) => packet.samples.into(),
+            Self::Fec { samples, .. } | Self::Expand { samples } | Self::Silence { samples } => *samples,
+            Self::Wait(_) => 0,
+        }
+    }
+}
+
 /// What happened to the packets so far. Durations are in samples at 24 kHz.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {

@@ -79,7 +79,7 @@ pub struct Playout {
 }
 
 impl Playout {
-    /// An empty queue. It takes memory only for what waits.
+    /// An empty queue. It takes memory for what waits, and keeps half a second's worth once it has.
     pub fn new() -> Self {
         Self::default()
     }

@@ -173,6 +173,13 @@ pub fn library_version() -> &'static str {
     name.to_str().unwrap_or("unknown")
 }
 
+/// Bytes that an encoder and a decoder take together: libopus allocates them itself, past Rust's allocator.
+pub(super) fn state_bytes() -> usize {
+    // SAFETY: both only compute a number from the count of channels.
+    let sizes = unsafe { [sys::opus_encoder_get_size(CHANNELS), sys::opus_decoder_get_size(CHANNELS)] };
+    sizes.into_iter().map(|size| usize::try_from(size).unwrap_or(0)).sum()
+}
+
 /// Samples that a packet decodes to, at most [`PACKET_SAMPLES_MAX`].
 pub(super) fn packet_samples(payload: &[u8]) -> Result<u16, CodecError> {
     let len = payload_len(payload)?;

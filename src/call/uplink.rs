@@ -11,7 +11,9 @@ mod tests;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::audio::{CodecError, Decoder, PACKET_SAMPLES_MAX, PacketInfo, RAMP_SAMPLES, ramp_out, samples_to_ms};
+use crate::audio::{
+    CodecError, Decoder, FRAME_SAMPLES, PACKET_SAMPLES_MAX, PacketInfo, RAMP_SAMPLES, ramp_out, samples_to_ms,
+};
 use crate::io::{Deadline, Stopwatch};
 use crate::jitter::{Decision, FILL_SAMPLES, JitterBuffer, Packet, RtpTime, SeqNo};
 
@@ -146,54 +148,38 @@ impl Uplink {
 
     /// Hands everything that can be appended now to `sink`, in order.
     pub fn poll(&mut self, now: Instant, sink: &mut dyn FnMut(UplinkFrame<'_>)) {
-        let mut pcm = [0; PACKET_SAMPLES_MAX];
         loop {
-            let mut frame = UplinkFrame { pcm: &[], received: None, waited: Duration::ZERO, kind: FrameKind::Silence };
             let decision = self.buffer.decide(now);
             let started = self.stopwatch.map(|stopwatch| stopwatch());
-            match decision {
-                Decision::Wait(_) => return,
-                Decision::Decode(packet) => {
-                    let out = &mut pcm[..usize::from(packet.samples)];
-                    frame.kind = FrameKind::Decoded;
-                    if self.decoder.decode(&packet.payload, out) != Ok(out.len()) {
-                        self.undecodable += 1;
-                        frame.kind = conceal(&mut self.decoder, self.last, out);
-                    }
-                    frame.received = Some(packet.received);
-                    frame.waited = now.saturating_duration_since(packet.inserted);
-                    frame.pcm = out;
+            // Nearly every frame is 20 ms long: only a longer one shall pay for clearing room for the longest.
+            match decision.samples() {
+                0 => return,
+                samples @ 1..=FRAME_SAMPLES => {
+                    let mut pcm = [0; FRAME_SAMPLES];
+                    let frame = render(&mut self.decoder, self.last, now, decision, &mut pcm[..samples]);
+                    self.decode_ns += since(self.stopwatch, started);
+                    self.append(frame, sink);
                 }
-                Decision::Fec { next, samples } => {
-                    let out = &mut pcm[..samples];
-                    frame.kind = match self.decoder.decode_fec(next, out) {
-                        Ok(()) => FrameKind::Fec,
-                        Err(_) => conceal(&mut self.decoder, self.last, out),
-                    };
-                    frame.pcm = out;
-                }
-                Decision::Expand { samples } => {
-                    let out = &mut pcm[..samples];
-                    frame.kind = conceal(&mut self.decoder, self.last, out);
-                    frame.pcm = out;
-                }
-                Decision::Silence { samples } => {
-                    let out = &mut pcm[..samples];
-                    ramp_out(self.last, out);
-                    frame.pcm = out;
+                samples => {
+                    let mut pcm = [0; PACKET_SAMPLES_MAX];
+                    let frame = render(&mut self.decoder, self.last, now, decision, &mut pcm[..samples]);
+                    self.decode_ns += since(self.stopwatch, started);
+                    self.append(frame, sink);
                 }
             }
-            if let (Some(stopwatch), Some(started)) = (self.stopwatch, started) {
-                self.decode_ns += stopwatch().saturating_sub(started);
-            }
-            let samples = frame.pcm.len() as u64;
-            self.appended_samples += samples;
-            if frame.kind == FrameKind::Silence {
-                self.silence_samples += samples;
-            }
-            self.last = frame.pcm.last().copied().unwrap_or(self.last);
-            sink(frame);
         }
+    }
+
+    /// Counts a frame and hands it on.
+    fn append(&mut self, frame: UplinkFrame<'_>, sink: &mut dyn FnMut(UplinkFrame<'_>)) {
+        let samples = frame.pcm.len() as u64;
+        self.appended_samples += samples;
+        if frame.kind == FrameKind::Silence {
+            self.silence_samples += samples;
+        }
+        self.undecodable += u64::from(frame.received.is_some() && frame.kind != FrameKind::Decoded);
+        self.last = frame.pcm.last().copied().unwrap_or(self.last);
+        sink(frame);
     }
 
     /// When [`Uplink::poll`] has more to do without another packet.
@@ -225,6 +211,43 @@ impl Uplink {
             stall_fill_ms: samples_to_ms(counts.stall_fill_samples),
         }
     }
+}
+
+/// What has passed on the stopwatch.
+fn since(stopwatch: Option<Stopwatch>, started: Option<u64>) -> u64 {
+    stopwatch.zip(started).map_or(0, |(stopwatch, started)| stopwatch().saturating_sub(started))
+}
+
+/// Fills `out`, which is as long as the decision says, with what was decided.
+fn render<'a>(
+    decoder: &mut Decoder,
+    last: i16,
+    now: Instant,
+    decision: Decision<'_>,
+    out: &'a mut [i16],
+) -> UplinkFrame<'a> {
+    let (mut received, mut waited) = (None, Duration::ZERO);
+    let kind = match decision {
+        Decision::Decode(packet) => {
+            received = Some(packet.received);
+            waited = now.saturating_duration_since(packet.inserted);
+            if decoder.decode(&packet.payload, out) == Ok(out.len()) {
+                FrameKind::Decoded
+            } else {
+                conceal(decoder, last, out)
+            }
+        }
+        Decision::Fec { next, .. } => match decoder.decode_fec(next, out) {
+            Ok(()) => FrameKind::Fec,
+            Err(_) => conceal(decoder, last, out),
+        },
+        Decision::Expand { .. } => conceal(decoder, last, out),
+        Decision::Silence { .. } | Decision::Wait(_) => {
+            ramp_out(last, out);
+            FrameKind::Silence
+        }
+    };
+    UplinkFrame { pcm: out, received, waited, kind }
 }
 
 /// Fills `out` with expansion; where that fails, with silence.

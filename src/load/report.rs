@@ -407,7 +407,7 @@ mod tests {
     use super::*;
 
     fn percentiles(us: u64) -> Option<Percentiles> {
-        let mut histogram = Histogram::new();
+        let mut histogram: Histogram = Histogram::new();
         histogram.record(Duration::from_micros(us));
         histogram.percentiles()
     }

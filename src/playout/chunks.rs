@@ -1,5 +1,6 @@
 //! A first-in first-out store of samples in chunks, so that memory follows what waits: it grows by half a second at a
-//! time, nothing is ever moved, and a drained store holds nothing.
+//! time, nothing is ever moved, and a drained store keeps one chunk: audio that comes as fast as it is played, as an
+//! echo's does, then never allocates.
 
 use std::collections::VecDeque;
 
@@ -9,6 +10,8 @@ pub(super) const CHUNK_SAMPLES: usize = 12_000;
 #[derive(Debug, Default)]
 pub(super) struct Chunks {
     store: VecDeque<Box<[i16; CHUNK_SAMPLES]>>,
+    /// The chunk that was drained last, to be used again.
+    spare: Option<Box<[i16; CHUNK_SAMPLES]>>,
     /// Samples of the first chunk that were taken.
     taken: usize,
     len: usize,
@@ -20,7 +23,8 @@ impl Chunks {
     }
 
     pub(super) fn memory_bytes(&self) -> usize {
-        self.store.len() * CHUNK_SAMPLES * size_of::<i16>() + self.store.capacity() * size_of::<usize>()
+        let chunks = self.store.len() + usize::from(self.spare.is_some());
+        chunks * CHUNK_SAMPLES * size_of::<i16>() + self.store.capacity() * size_of::<usize>()
     }
 
     pub(super) fn push(&mut self, mut pcm: &[i16]) {
@@ -28,8 +32,11 @@ impl Chunks {
             let end = self.taken + self.len;
             let (chunk, at) = (end / CHUNK_SAMPLES, end % CHUNK_SAMPLES);
             if chunk == self.store.len() {
-                let zeroed = vec![0; CHUNK_SAMPLES].into_boxed_slice();
-                self.store.push_back(zeroed.try_into().expect("it has the length of a chunk"));
+                let chunk = self.spare.take().unwrap_or_else(|| {
+                    let zeroed = vec![0; CHUNK_SAMPLES].into_boxed_slice();
+                    zeroed.try_into().expect("it has the length of a chunk")
+                });
+                self.store.push_back(chunk);
             }
             let (now, later) = pcm.split_at(pcm.len().min(CHUNK_SAMPLES - at));
             self.store[chunk][at..at + now.len()].copy_from_slice(now);
@@ -48,7 +55,7 @@ impl Chunks {
             self.taken += n;
             self.len -= n;
             if self.taken == CHUNK_SAMPLES {
-                self.store.pop_front();
+                self.spare = self.store.pop_front();
                 self.taken = 0;
             }
             out = later;
@@ -59,6 +66,8 @@ impl Chunks {
     }
 
     pub(super) fn clear(&mut self) {
-        *self = Self::default();
+        self.spare = self.store.pop_front().or_else(|| self.spare.take());
+        self.store.clear();
+        (self.taken, self.len) = (0, 0);
     }
 }
