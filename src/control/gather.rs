@@ -208,8 +208,7 @@ impl Control {
             }
             Question::Metrics(mut sum) => {
                 self.recorder.rotate(now);
-                sum.stages.merge(&self.recorder.total());
-                sum.recent.merge(&self.recorder.recent());
+                Stage::ALL.iter().for_each(|stage| self.recorder.read(*stage, &mut sum.stages, &mut sum.recent));
                 self.stats.connections = self.connections.count() as u64;
                 self.stats.uptime_sec = now.saturating_duration_since(self.started).as_secs_f64();
                 self.stats.driver = self.driver_counters.read();
