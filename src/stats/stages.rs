@@ -65,7 +65,9 @@ impl<C: Counter> Stages<C> {
 
     /// Adds all values of others.
     pub fn merge(&mut self, other: &Self) {
-        Stage::ALL.iter().for_each(|stage| self.add(*stage, other));
+        for stage in Stage::ALL {
+            self.add(*stage, other);
+        }
     }
 
     /// Adds all values that others have of one stage.
@@ -179,11 +181,11 @@ impl Recorder {
         }
     }
 
-    /// All that was recorded of all stages.
-    pub fn total(&self) -> Stages<u64> {
-        let (mut total, mut recent) = (Stages::new(), Stages::new());
-        Stage::ALL.iter().for_each(|stage| self.read(*stage, &mut total, &mut recent));
-        total
+    /// Adds all stages.
+    pub fn read_all(&self, total: &mut Stages<u64>, recent: &mut Stages<u64>) {
+        for stage in Stage::ALL {
+            self.read(*stage, total, recent);
+        }
     }
 }
 

@@ -82,7 +82,9 @@ impl Surveys {
             && let Found::Sums(sums) = &mut survey.found
         {
             let (these, rest) = survey.stages.split_at(survey.stages.len().min(STAGES_PER_TURN));
-            these.iter().for_each(|stage| recorder.read(*stage, &mut sums.stages, &mut sums.recent));
+            for stage in these {
+                recorder.read(*stage, &mut sums.stages, &mut sums.recent);
+            }
             survey.stages = rest;
         }
         survey.next = end;
