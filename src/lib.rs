@@ -49,8 +49,9 @@
 //!
 //! # What is measured
 //!
-//! [`stats::Stage`] lists the stretches of the path; each call has a histogram of each, merged per worker and for the
-//! process, in `GET /api/sessions/{id}` and `GET /metrics`.
+//! [`stats::Stage`] lists the stretches of the path. Each value is recorded twice at once, in the call's histogram and in
+//! its worker's: so nothing has to be merged when somebody asks, and what is asked about all calls is answered a few calls
+//! a turn. `GET /api/latency`, `GET /api/sessions/{id}/latency` and `GET /metrics` show them.
 //!
 //! # Where things are named
 //!

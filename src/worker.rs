@@ -364,14 +364,11 @@ impl Worker {
 
     /// Does the next piece of what was asked about all calls.
     fn survey(&mut self, now: Instant) {
-        let Some(done) = self.surveys.step(now, &self.calls) else { return };
+        self.recorder.rotate(now);
+        let Some(done) = self.surveys.step(now, &self.calls, &self.recorder) else { return };
         let answer = match done.found {
             Found::Calls(reports) => FromWorker::Listed(done.request, reports),
-            Found::Sums(mut sums) => {
-                self.recorder.rotate(now);
-                (sums.stages, sums.recent) = (self.recorder.total(), self.recorder.recent());
-                FromWorker::Stats(done.request, sums)
-            }
+            Found::Sums(sums) => FromWorker::Stats(done.request, sums),
         };
         self.tell(answer);
     }

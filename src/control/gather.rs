@@ -202,14 +202,13 @@ impl Control {
                 self.answer(now, gather.ticket, json_response(200, body));
             }
             Question::Latency(mut sum, form) => {
-                sum.stages.merge(&self.recorder.total());
+                self.recorder.read_all(&mut sum.stages, &mut sum.recent);
                 let response = self.latency_response(now, None, &sum.stages, form);
                 self.answer(now, gather.ticket, response);
             }
             Question::Metrics(mut sum) => {
                 self.recorder.rotate(now);
-                sum.stages.merge(&self.recorder.total());
-                sum.recent.merge(&self.recorder.recent());
+                self.recorder.read_all(&mut sum.stages, &mut sum.recent);
                 self.stats.connections = self.connections.count() as u64;
                 self.stats.uptime_sec = now.saturating_duration_since(self.started).as_secs_f64();
                 self.stats.driver = self.driver_counters.read();

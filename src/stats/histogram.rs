@@ -203,7 +203,9 @@ mod tests {
         let values: Vec<u64> = (0..4_000).map(|n: u64| 1 + n * n * n % 3_000_017).collect();
         for grain in [Grain::Fine, Grain::Coarse] {
             let mut histogram = Histogram::<u64>::with_grain(grain);
-            values.iter().for_each(|us| histogram.record(Duration::from_micros(*us)));
+            for us in &values {
+                histogram.record(Duration::from_micros(*us));
+            }
             let distribution = histogram.distribution().unwrap();
             for (bound, below) in &distribution.buckets {
                 assert_eq!(*below, values.iter().filter(|us| *us < bound).count() as u64, "below {bound}, {grain:?}");

@@ -65,10 +65,15 @@ impl<C: Counter> Stages<C> {
 
     /// Adds all values of others.
     pub fn merge(&mut self, other: &Self) {
-        for (mine, theirs) in self.0.iter_mut().zip(&other.0) {
-            if let Some(theirs) = theirs.as_deref().filter(|theirs| theirs.count() > 0) {
-                mine.get_or_insert_default().merge(theirs);
-            }
+        for stage in Stage::ALL {
+            self.add(*stage, other);
+        }
+    }
+
+    /// Adds all values that others have of one stage.
+    fn add(&mut self, stage: Stage, other: &Self) {
+        if let Some(theirs) = other.get(stage) {
+            self.0[stage as usize].get_or_insert_default().merge(theirs);
         }
     }
 
@@ -167,19 +172,20 @@ impl Recorder {
         std::mem::swap(&mut self.previous, &mut self.current);
     }
 
-    /// All that was recorded.
-    pub fn total(&self) -> Stages<u64> {
-        let mut total = self.recent();
-        total.merge(&self.older);
-        total
+    /// Adds one stage: all that was recorded of it, and what was in the last one to two [`RECENT`].
+    pub fn read(&self, stage: Stage, total: &mut Stages<u64>, recent: &mut Stages<u64>) {
+        total.add(stage, &self.older);
+        for part in [&self.previous, &self.current] {
+            total.add(stage, part);
+            recent.add(stage, part);
+        }
     }
 
-    /// What was recorded in the last one to two [`RECENT`].
-    pub fn recent(&self) -> Stages<u64> {
-        let mut recent = Stages::new();
-        recent.merge(&self.previous);
-        recent.merge(&self.current);
-        recent
+    /// Adds all stages.
+    pub fn read_all(&self, total: &mut Stages<u64>, recent: &mut Stages<u64>) {
+        for stage in Stage::ALL {
+            self.read(*stage, total, recent);
+        }
     }
 }
 
@@ -232,8 +238,10 @@ mod tests {
         let at = |recorder: &mut Recorder, sec: u64, values: u64| {
             recorder.rotate(start + Duration::from_secs(sec));
             (0..values).for_each(|_| recorder.record(Stage::Turn, Duration::from_micros(100)));
+            let (mut total, mut recent) = (Stages::new(), Stages::new());
+            recorder.read(Stage::Turn, &mut total, &mut recent);
             let count = |stages: Stages<u64>| stages.get(Stage::Turn).map_or(0, Histogram::count);
-            (count(recorder.recent()), count(recorder.total()))
+            (count(recent), count(total))
         };
         assert_eq!(at(&mut recorder, 1, 10), (10, 10));
         assert_eq!(at(&mut recorder, 14, 10), (20, 20));
@@ -241,5 +249,12 @@ mod tests {
         assert_eq!(at(&mut recorder, 29, 1), (22, 22));
         assert_eq!(at(&mut recorder, 31, 1), (3, 23), "they are not any more");
         assert_eq!(at(&mut recorder, 100, 0), (0, 23), "nothing happened for long");
+        let (mut total, mut recent) = (Stages::new(), Stages::new());
+        for _ in 0..2 {
+            recorder.record(Stage::Turn, Duration::ZERO);
+            recorder.read(Stage::Turn, &mut total, &mut recent);
+        }
+        let count = |stages: &Stages<u64>| stages.get(Stage::Turn).map_or(0, Histogram::count);
+        assert_eq!((count(&recent), count(&total)), (1 + 2, 24 + 25), "what is read is added to what is there");
     }
 }

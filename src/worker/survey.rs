@@ -12,12 +12,14 @@ use crate::call::Call;
 use crate::io::Deadline;
 use crate::messages::{CallReport, RequestId};
 use crate::slab::Slab;
-use crate::stats::WorkerStats;
+use crate::stats::{Recorder, Stage, WorkerStats};
 
 /// Calls listed per turn. Each is a report and a pass over its histograms, about 10 µs: a turn stays below 0.1 ms.
 const LISTED_PER_TURN: u32 = 8;
 /// Calls counted per turn: additions, but over memory that is not in the cache, about 1 µs each.
 const COUNTED_PER_TURN: u32 = 64;
+/// Stages read per turn, once calls are counted: each is two copies of 20 KiB, about 30 µs.
+const STAGES_PER_TURN: usize = 2;
 /// Surveys that wait. Control has fewer under way (128); what is beyond them it has given up.
 const SURVEYS_MAX: usize = 256;
 
@@ -28,6 +30,8 @@ pub(super) struct Survey {
     asked: Instant,
     /// The slot to be visited next.
     next: u32,
+    /// Stages that are to be read.
+    stages: &'static [Stage],
     pub(super) found: Found,
 }
 
@@ -47,11 +51,15 @@ impl Surveys {
         if self.0.len() >= SURVEYS_MAX {
             self.0.pop_front();
         }
-        self.0.push_back(Survey { request, asked: now, next: 0, found });
+        let stages = match found {
+            Found::Calls(_) => &[],
+            Found::Sums(_) => Stage::ALL,
+        };
+        self.0.push_back(Survey { request, asked: now, next: 0, stages, found });
     }
 
-    /// Visits the next few calls for the oldest; returns it once all were visited.
-    pub(super) fn step(&mut self, now: Instant, calls: &Slab<Slot>) -> Option<Survey> {
+    /// Visits the next few calls for the oldest, or reads the next few stages; returns it once it is whole.
+    pub(super) fn step(&mut self, now: Instant, calls: &Slab<Slot>, recorder: &Recorder) -> Option<Survey> {
         let survey = self.0.front_mut()?;
         let most = match survey.found {
             Found::Calls(_) => LISTED_PER_TURN,
@@ -69,8 +77,18 @@ impl Surveys {
                 Found::Sums(sums) => count(call, now, sums),
             }
         }
+        // Calls first: a turn that has visited some reads no stages.
+        if survey.next == end
+            && let Found::Sums(sums) = &mut survey.found
+        {
+            let (these, rest) = survey.stages.split_at(survey.stages.len().min(STAGES_PER_TURN));
+            for stage in these {
+                recorder.read(*stage, &mut sums.stages, &mut sums.recent);
+            }
+            survey.stages = rest;
+        }
         survey.next = end;
-        if end < slots { None } else { self.0.pop_front() }
+        if end < slots || !survey.stages.is_empty() { None } else { self.0.pop_front() }
     }
 
     /// A call has ended and this is its last report. Sums begun before were begun without it.

@@ -20,6 +20,7 @@ HERE = pathlib.Path(__file__).resolve().parent
 SCENARIOS = [
     "http_clients",
     "whatsapp_call",
+    "latency",
     "intelligibility",
     "model_events",
     "browser",

@@ -27,7 +27,7 @@ fn of_call(query: &str) -> String {
 #[test]
 fn the_process_shows_what_workers_and_control_have_measured() {
     let mut world = world();
-    world.now += Duration::from_millis(5_000);
+    world.now += Duration::from_secs(5);
     let answer = world.ask("GET", "/api/latency", "");
     assert_eq!((answer.status, answer.header("Content-Type")), (200, Some("application/json")));
     assert_eq!(answer.json["uptimeMs"], 5_000);
