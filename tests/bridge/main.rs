@@ -1,6 +1,7 @@
 //! Tests of whole calls: the server on one side, a media relay laid out like WhatsApp's on the other.
 
 mod calls;
+mod capacity;
 mod commands;
 mod events;
 mod load;
