@@ -7,7 +7,7 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, ToSocketAddrs};
 use std::time::{Duration, Instant};
 
-use super::mail::{Inbox, Mail, Sender, mailbox};
+use super::mail::{Inbox, Mail, mailbox};
 use super::signals::{Forwarder, forward};
 
 /// The first address of a host. Blocks as long as the system's resolver does: for the time before anything runs.
@@ -47,17 +47,15 @@ pub fn free_loopback_port() -> io::Result<u16> {
 pub struct Interrupts {
     inbox: Inbox<()>,
     came: Cell<bool>,
-    /// Keeps the mailbox open.
-    _sender: Sender<()>,
     _forwarder: Forwarder,
 }
 
 impl Interrupts {
     /// From here on signals are noted instead of ending the process.
     pub fn catch() -> io::Result<Self> {
-        let (sender, inbox) = mailbox()?;
+        let (sender, inbox) = mailbox::<()>()?;
         let forwarder = forward(sender.stopper())?;
-        Ok(Self { inbox, came: Cell::new(false), _sender: sender, _forwarder: forwarder })
+        Ok(Self { inbox, came: Cell::new(false), _forwarder: forwarder })
     }
 
     /// Waits so long, or until a signal comes; whether one has come, now or before.
@@ -106,9 +104,11 @@ mod tests {
 
     #[test]
     fn a_wait_ends_with_its_time_or_with_a_signal() {
-        let interrupts = Interrupts::catch().unwrap();
+        let (sender, inbox) = mailbox().unwrap();
+        let forwarder = forward(sender.stopper()).unwrap();
+        let interrupts = Interrupts { inbox, came: Cell::new(false), _forwarder: forwarder };
         assert!(!interrupts.wait(Duration::from_millis(1)));
-        interrupts._sender.stopper().stop();
+        sender.stopper().stop();
         assert!(interrupts.wait(Duration::from_secs(600)) && interrupts.wait(Duration::from_secs(600)));
     }
 

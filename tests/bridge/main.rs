@@ -6,7 +6,9 @@ mod commands;
 mod events;
 mod load;
 mod pump;
+#[cfg(test)]
 mod relay_in_virtual_time;
+#[cfg(test)]
 mod relay_on_sockets;
 mod server_calls;
 mod server_hostile;
