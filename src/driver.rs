@@ -5,6 +5,7 @@
 //! Both drivers keep the promises of [`crate::io`], and share all but the kernel interface itself. Nothing here knows
 //! what a machine is for, except the threads that machines write to: the resolver and the sender of events.
 
+pub mod children;
 pub mod fetch;
 pub mod mail;
 pub mod outbound;

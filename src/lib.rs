@@ -65,6 +65,7 @@ pub mod audio;
 pub mod builtin;
 pub mod call;
 pub mod call_id;
+pub mod capacity;
 pub mod close_reason;
 pub mod config;
 pub mod control;

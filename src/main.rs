@@ -11,6 +11,7 @@ use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, fmt};
+use voice_media_bridge::capacity::flags::CapacityFlags;
 use voice_media_bridge::config::{Config, Flags, LogFormat, Secret};
 use voice_media_bridge::driver::fetch::Client;
 use voice_media_bridge::driver::{system, terminal, tools};
@@ -45,6 +46,9 @@ enum Task {
     /// Drive a server with simulated WhatsApp calls, and measure what callers would hear
     #[command(after_help = LOAD_HELP)]
     Load(Box<LoadFlags>),
+    /// Find out how many calls this machine holds, and what one costs
+    #[command(after_help = CAPACITY_HELP)]
+    Capacity(Box<CapacityFlags>),
     /// Show the live calls of a running bridge in this terminal
     #[command(after_help = "Keys: q quit, s sort by the next column, arrows and PgUp/PgDn scroll, p pause.\n\n\
         Examples:\n  \
@@ -76,6 +80,16 @@ Examples:
     voice-media-bridge load --url http://10.0.0.5:8080 --relay-ip 10.0.0.9 --json report.json
 Ctrl-C hangs up and reports. Exit codes: 0 all is well, 1 it could not run, 3 a bound was missed or nothing connected.
 Callers talk and listen as WhatsApp's do; the bridge must be allowed to reach them (BRIDGE_ALLOW_PRIVATE=1 for loopback).";
+
+const CAPACITY_HELP: &str = "\
+It starts a bridge, a model and a load of its own on loopback ports, and tries more and more calls until ticks come too
+late or packets are lost. Nothing else should run meanwhile: what it measures is this machine.
+
+Examples:
+  Both sides talk all the time, complexity 5:       voice-media-bridge capacity
+  A normal conversation, effort that follows load:  voice-media-bridge capacity --talk conversation --complexity 0-5
+  Two workers, on epoll, for a script:              voice-media-bridge capacity --workers 2 --io epoll --json -
+Exit codes: 0 a number was found, 1 it could not run, 3 not even the smallest number of calls held.";
 
 /// What a load ends with when it ran and a bound was missed.
 const BOUND_MISSED: u8 = 3;
@@ -155,6 +169,10 @@ fn main() -> ExitCode {
             Ok(code) => return code,
             Err(problem) => Err(problem),
         },
+        Some(Task::Capacity(flags)) => match capacity(&flags) {
+            Ok(code) => return code,
+            Err(problem) => Err(problem),
+        },
         Some(Task::Top(flags)) => show_top(&flags),
         Some(Task::Latency(flags)) => show_latency(&flags),
     };
@@ -207,19 +225,37 @@ fn load(flags: &LoadFlags) -> Result<ExitCode, String> {
     if in_place {
         eprintln!();
     }
-    match flags.json.as_deref() {
+    hand_out(&report.to_string(), &report.to_json(), flags.json.as_deref())?;
+    Ok(if report.passed { ExitCode::SUCCESS } else { ExitCode::from(BOUND_MISSED) })
+}
+
+fn capacity(flags: &CapacityFlags) -> Result<ExitCode, String> {
+    let json_alone = flags.json.as_deref() == Some("-");
+    let report = server::capacity::run(flags, &mut |line| {
+        if json_alone {
+            eprintln!("{line}");
+        } else {
+            println!("{line}");
+        }
+    })?;
+    hand_out(&format!("\n{report}"), &report.to_json(), flags.json.as_deref())?;
+    Ok(if report.calls.is_some() { ExitCode::SUCCESS } else { ExitCode::from(BOUND_MISSED) })
+}
+
+/// Prints a report, and its JSON where it was asked for: `-` is standard output, which then has nothing else.
+fn hand_out(text: &str, json: &str, to: Option<&str>) -> Result<(), String> {
+    match to {
         Some("-") => {
-            eprint!("{report}");
-            println!("{}", report.to_json());
+            eprint!("{text}");
+            println!("{json}");
         }
         Some(path) => {
-            print!("{report}");
-            tools::write_file(path, &report.to_json())
-                .map_err(|error| format!("cannot write --json {path}: {error}"))?;
+            print!("{text}");
+            tools::write_file(path, json).map_err(|error| format!("cannot write --json {path}: {error}"))?;
         }
-        None => print!("{report}"),
+        None => print!("{text}"),
     }
-    Ok(if report.passed { ExitCode::SUCCESS } else { ExitCode::from(BOUND_MISSED) })
+    Ok(())
 }
 
 fn show_top(flags: &TopFlags) -> Result<(), String> {

@@ -4,6 +4,7 @@
 //! signals and, when no model is configured, the built-in agent on threads beside them. This file decides and connects;
 //! it must not do any of their work.
 
+pub mod capacity;
 pub mod load;
 
 use std::io::ErrorKind;

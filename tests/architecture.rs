@@ -47,6 +47,7 @@ const MODULES: &[(&str, &[&str])] = &[
     ("worker", &["agent", "audio", "call", "call_id", "close_reason", "io", "messages", "peer", "slab", "stats"]),
     ("http", &[]),
     ("relay", &[]),
+    ("capacity", &[]),
     ("load", &["audio", "http", "io", "relay", "slab", "stats"]),
     ("control", &["call_id", "close_reason", "config", "http", "io", "messages", "peer", "realtime", "slab", "stats"]),
     ("builtin", &["io", "messages", "slab", "wss"]),
@@ -55,13 +56,13 @@ const MODULES: &[(&str, &[&str])] = &[
     (
         "server",
         &[
-            "agent", "audio", "builtin", "call", "config", "control", "driver", "io", "load", "messages", "peer",
-            "stats", "worker", "wss",
+            "agent", "audio", "builtin", "call", "capacity", "config", "control", "driver", "io", "load", "messages",
+            "peer", "stats", "worker", "wss",
         ],
     ),
     ("latency", &["driver"]),
     ("top", &["call_id", "driver", "latency"]),
-    ("main", &["config", "driver", "latency", "load", "server", "top"]),
+    ("main", &["config", "driver", "capacity", "latency", "load", "server", "top"]),
 ];
 
 /// Where each third-party crate may be named: a module, or one file of it.
@@ -73,7 +74,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("webpki_roots", &["wss"]),
     ("tungstenite", &["wss"]),
     ("httparse", &["http"]),
-    ("serde_json", &["realtime", "control", "builtin", "latency", "load", "top"]),
+    ("serde_json", &["realtime", "control", "builtin", "capacity", "latency", "load", "server/capacity", "top"]),
     ("base64_simd", &["realtime", "control", "builtin", "wss"]),
     ("opusic_sys", &["audio"]),
     ("hdrhistogram", &["stats"]),
@@ -82,7 +83,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("nix", &["driver"]),
     ("libc", &["driver"]),
     ("signal_hook", &["driver"]),
-    ("clap", &["config", "load/flags", "main"]),
+    ("clap", &["capacity/flags", "config", "load/flags", "main"]),
     ("ureq", &["driver/fetch"]),
     ("crossterm", &["driver/terminal"]),
     ("tracing_subscriber", &["main"]),
@@ -94,6 +95,7 @@ const WORLD: &[&str] = &[
     "Instant::now",
     "SystemTime",
     "std::thread",
+    "process::Command",
     "thread::spawn",
     "thread::sleep",
     "UdpSocket",

@@ -1,10 +1,14 @@
 //! What the command-line tools ask of their host beyond what the bridge does: where a server is, what a thread and a
 //! socket have used up, a file to write.
 
+use std::cell::Cell;
 use std::fs;
 use std::io;
-use std::net::{SocketAddr, ToSocketAddrs};
-use std::time::Duration;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, ToSocketAddrs};
+use std::time::{Duration, Instant};
+
+use super::mail::{Inbox, Mail, mailbox};
+use super::signals::{Forwarder, forward};
 
 /// The first address of a host. Blocks as long as the system's resolver does: for the time before anything runs.
 pub fn resolve(host: &str, port: u16) -> io::Result<SocketAddr> {
@@ -31,6 +35,41 @@ fn drops_of(table: &str, port: u16) -> Option<u64> {
         let is_it = columns.nth(1)?.ends_with(&wanted);
         if is_it { columns.next_back()?.parse().ok() } else { None }
     })
+}
+
+/// A loopback port that was free a moment ago.
+pub fn free_loopback_port() -> io::Result<u16> {
+    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
+}
+
+/// SIGINT and SIGTERM for a tool that waits and runs no loop.
+#[derive(Debug)]
+pub struct Interrupts {
+    inbox: Inbox<()>,
+    came: Cell<bool>,
+    _forwarder: Forwarder,
+}
+
+impl Interrupts {
+    /// From here on signals are noted instead of ending the process.
+    pub fn catch() -> io::Result<Self> {
+        let (sender, inbox) = mailbox::<()>()?;
+        let forwarder = forward(sender.stopper())?;
+        Ok(Self { inbox, came: Cell::new(false), _forwarder: forwarder })
+    }
+
+    /// Waits so long, or until a signal comes; whether one has come, now or before.
+    pub fn wait(&self, time: Duration) -> bool {
+        let end = Instant::now() + time;
+        while !self.came.get() {
+            let left = end.saturating_duration_since(Instant::now());
+            if left.is_zero() || self.inbox.wait(Some(left)).is_err() {
+                break;
+            }
+            self.came.set(matches!(self.inbox.take(), Mail::Stop));
+        }
+        self.came.get()
+    }
 }
 
 /// Writes a file, whole.
@@ -61,6 +100,16 @@ mod tests {
         let before = thread_cpu();
         let work: u64 = (0..3_000_000u64).fold(1, |sum, n| std::hint::black_box(sum ^ n));
         assert!(thread_cpu() > before, "{work}");
+    }
+
+    #[test]
+    fn a_wait_ends_with_its_time_or_with_a_signal() {
+        let (sender, inbox) = mailbox().unwrap();
+        let forwarder = forward(sender.stopper()).unwrap();
+        let interrupts = Interrupts { inbox, came: Cell::new(false), _forwarder: forwarder };
+        assert!(!interrupts.wait(Duration::from_millis(1)));
+        sender.stopper().stop();
+        assert!(interrupts.wait(Duration::from_secs(600)) && interrupts.wait(Duration::from_secs(600)));
     }
 
     #[test]

@@ -108,7 +108,7 @@ mod tests {
     const ALL: usize = 400;
 
     fn payloads() -> Vec<Arc<[u8]>> {
-        let probe = Voices::new(&[100; 24_000], Talk::Always, &mut Rng::new(1)).unwrap().probe();
+        let probe = Voices::new(&vec![100; 24_000], Talk::Always, &mut Rng::new(1)).unwrap().probe();
         probe.beats.iter().flatten().cycle().take(ALL).cloned().collect()
     }
 

@@ -175,7 +175,9 @@ impl<T: Copy> Requests<T> {
         self.waiting.clear();
         let streams: Vec<StreamKey> =
             self.connections.iter().map(|(slot, generation, _)| StreamKey { slot, generation }).collect();
-        streams.into_iter().for_each(|stream| self.close(stream));
+        for stream in streams {
+            self.close(stream);
+        }
     }
 
     fn connection(&mut self, stream: StreamKey) -> Option<&mut Connection<T>> {

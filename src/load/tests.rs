@@ -43,7 +43,7 @@ impl Rig {
         let told: Rc<RefCell<Vec<LoadEvent>>> = Rc::default();
         let sink = Rc::clone(&told);
         let host = Host { thread_cpu: || Duration::ZERO, socket_drops: |_| Some(0) };
-        let load = Load::new(config, host, &[500; 24_000], Box::new(move |event| sink.borrow_mut().push(event)));
+        let load = Load::new(config, host, &vec![500; 24_000], Box::new(move |event| sink.borrow_mut().push(event)));
         let (load, now) = (load.unwrap(), Instant::now());
         let mut rig = Self { load, now, told, requests: VecDeque::new(), exited: false };
         rig.input(Input::Timeout);
@@ -225,7 +225,7 @@ fn a_relay_without_a_port_is_an_error_that_names_the_flag() {
     let sink = Rc::clone(&told);
     let host = Host { thread_cpu: || Duration::ZERO, socket_drops: |_| None };
     let mut load =
-        Load::new(config(), host, &[0; 24_000], Box::new(move |event| sink.borrow_mut().push(event))).unwrap();
+        Load::new(config(), host, &vec![0; 24_000], Box::new(move |event| sink.borrow_mut().push(event))).unwrap();
     load.handle_input(Instant::now(), Input::UdpRefused { socket: SOCKET, fault: crate::io::Fault { errno: 99 } });
     assert!(matches!(load.poll_output(), Output::BindUdp { .. }));
     assert!(matches!(load.poll_output(), Output::Exit));

@@ -35,6 +35,12 @@ pub struct Crypto {
     certificate: Arc<DtlsCert>,
 }
 
+impl Default for Crypto {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Crypto {
     /// A fresh ECDSA P-256 certificate over the shared DTLS configuration.
     pub fn new() -> Self {

@@ -235,12 +235,11 @@ impl Record {
     }
 
     pub(super) fn heard_rtp(&mut self, packet: &Received) {
-        match self.ssrcs.iter().position(|known| *known == packet.ssrc) {
-            Some(stream) => self.flows[stream].take(packet.seq),
-            None => {
-                self.ssrcs.push(packet.ssrc);
-                self.flows.push(Flow::begin(packet.seq));
-            }
+        if let Some(stream) = self.ssrcs.iter().position(|known| *known == packet.ssrc) {
+            self.flows[stream].take(packet.seq);
+        } else {
+            self.ssrcs.push(packet.ssrc);
+            self.flows.push(Flow::begin(packet.seq));
         }
         self.heard_packet(packet.at);
         self.first_media.get_or_insert(packet.at);

@@ -82,6 +82,7 @@ impl Script {
     }
 
     /// The same frames on a network that does this to them.
+    #[must_use]
     pub fn with_fate(self, fate: impl FnMut(u64) -> Fate + Send + 'static) -> Self {
         Self { fate: Box::new(fate), ..self }
     }

@@ -1,11 +1,14 @@
 //! Tests of whole calls: the server on one side, a media relay laid out like WhatsApp's on the other.
 
 mod calls;
+mod capacity;
 mod commands;
 mod events;
 mod load;
 mod pump;
+#[cfg(test)]
 mod relay_in_virtual_time;
+#[cfg(test)]
 mod relay_on_sockets;
 mod server_calls;
 mod server_hostile;
