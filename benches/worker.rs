@@ -7,6 +7,8 @@
 
 mod rig;
 
+use std::collections::HashMap;
+use std::rc::Rc;
 use std::time::Duration;
 
 use rig::bridge::{Batch, Bridge};
@@ -36,11 +38,21 @@ enum Talk {
     Conversation,
 }
 
+/// Events by item and place in the speech. Calls share them: what a kernel hands over was just written, and is in the cache.
+type Events = HashMap<(usize, usize), Rc<[u8]>>;
+
 /// What the models of all calls say in a given second.
-fn model(talk: Talk, calls: usize, second: usize, frames: &[Pcm]) -> Vec<(Duration, usize, Vec<u8>)> {
-    let delta = |item: usize, n: usize| {
+fn model(
+    talk: Talk,
+    calls: usize,
+    second: usize,
+    frames: &[Pcm],
+    events: &mut Events,
+) -> Vec<(Duration, usize, Rc<[u8]>)> {
+    let mut delta = |item: usize, n: usize| {
         let at = n * DELTA_FRAMES % TALK_FRAMES;
-        text_frame(&delta_event(item as u64, frames[at..at + DELTA_FRAMES].as_flattened()))
+        let make = || text_frame(&delta_event(item as u64, frames[at..at + DELTA_FRAMES].as_flattened())).into();
+        events.entry((item, at)).or_insert_with(make).clone()
     };
     let length = SECOND / DELTAS_PER_SECOND as u32;
     let mut said = Vec::new();
@@ -50,7 +62,7 @@ fn model(talk: Talk, calls: usize, second: usize, frames: &[Pcm]) -> Vec<(Durati
         match talk {
             Talk::Both => said.extend(
                 (0..DELTAS_PER_SECOND)
-                    .map(|n| (length * n as u32 + phase, call, delta(call, second * DELTAS_PER_SECOND + n))),
+                    .map(|n| (length * n as u32 + phase, call, delta(0, second * DELTAS_PER_SECOND + n))),
             ),
             Talk::Conversation if (second + call) % TURN_SECONDS == 0 => {
                 let item = (second + call) / TURN_SECONDS;
@@ -103,6 +115,7 @@ fn run(talk_mode: Talk, calls: usize, complexity: u8, seconds: usize) -> (Vec<u6
     let mut bridge = Bridge::in_calls(complexity, (0..calls).map(|_| Script::repeated(payloads.clone())));
     bridge.meter = cpu_nanos;
     let mut codecs = Codecs::new(calls, complexity);
+    let mut events = Events::new();
     let encoded_frames = match talk_mode {
         Talk::Both => 50,
         // What a reply makes the encoder do, spread over the seconds of a turn: its frames, and the silence behind it.
@@ -110,7 +123,7 @@ fn run(talk_mode: Talk, calls: usize, complexity: u8, seconds: usize) -> (Vec<u6
     };
     let (mut whole, mut alone, mut total) = (Vec::new(), Vec::new(), Batch::default());
     for second in 0..=seconds {
-        let said = model(talk_mode, calls, second, &frames);
+        let said = model(talk_mode, calls, second, &frames, &mut events);
         let batch = bridge.batch(SECOND, said);
         let codec = codecs.second(encoded_frames);
         // The first second warms up.

@@ -41,7 +41,7 @@ pub(crate) struct Echoed {
 /// Sends to these ports for some time and takes what comes back.
 pub(crate) fn echo(to: &[SocketAddr], pace: Pace, time: Duration) -> Echoed {
     let far = UdpSocket::bind("127.0.0.1:0").expect("a port");
-    let (start, mut sent, mut back) = (Instant::now(), 0_u64, 0_u64);
+    let (start, mut sent, mut back, mut lost) = (Instant::now(), 0_u64, 0_u64, 0);
     let mut trips: Vec<u64> = Vec::with_capacity(1 << 20);
     let mut buffer = [0_u8; 2048];
     let send = |n: u64| {
@@ -63,7 +63,8 @@ pub(crate) fn echo(to: &[SocketAddr], pace: Pace, time: Duration) -> Echoed {
             Pace::Saturated => {
                 if heard.elapsed() > PATIENCE {
                     heard = Instant::now();
-                    (sent, back) = (back, back);
+                    lost += sent - back;
+                    sent = back;
                 }
                 while sent - back < WINDOW as u64 {
                     send(sent);
@@ -87,9 +88,12 @@ pub(crate) fn echo(to: &[SocketAddr], pace: Pace, time: Duration) -> Echoed {
             Err(error) => panic!("{error}"),
         }
     }
+    if let Pace::Paced(_) = pace {
+        lost = sent.saturating_sub(back);
+    }
     trips.sort_unstable();
     let at = |quantile: f64| trips.get((trips.len() as f64 * quantile) as usize).copied().unwrap_or(0);
-    Echoed { packets: trips.len() as u64, lost: sent.saturating_sub(back), p50_us: at(0.5), p99_us: at(0.99) }
+    Echoed { packets: trips.len() as u64, lost, p50_us: at(0.5), p99_us: at(0.99) }
 }
 
 /// Processor time that the calling thread has had, in nanoseconds.

@@ -7,6 +7,7 @@
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -398,10 +399,10 @@ impl Bridge {
     pub(crate) fn batch(
         &mut self,
         time: Duration,
-        model: impl IntoIterator<Item = (Duration, usize, Vec<u8>)>,
+        model: impl IntoIterator<Item = (Duration, usize, Rc<[u8]>)>,
     ) -> Batch {
         let (start, end) = (self.now, self.now + time);
-        let mut inputs: Vec<(Instant, Result<SocketKey, StreamKey>, Vec<u8>)> = Vec::new();
+        let mut inputs: Vec<(Instant, Result<SocketKey, StreamKey>, Rc<[u8]>)> = Vec::new();
         let mut batch = Batch::default();
         while let Some(at) = self.relay.poll_timeout().filter(|at| *at < end) {
             let at = at.max(start);
@@ -409,18 +410,20 @@ impl Bridge {
             while let Some(datagram) = self.relay.poll_transmit() {
                 let leg = &self.legs[usize::from(datagram.to.port() - MEDIA_PORT)];
                 batch.rtp_received += u64::from(is_rtp(&datagram.payload));
-                inputs.push((at, Ok(leg.socket), datagram.payload));
+                inputs.push((at, Ok(leg.socket), datagram.payload.into()));
             }
         }
         let stream = |leg: usize| self.legs[leg].model.expect("the model is connected");
         inputs.extend(model.into_iter().map(|(at, leg, bytes)| (start + at, Err(stream(leg)), bytes)));
         self.steps += 1;
         if self.steps.is_multiple_of(5) {
-            inputs.extend((0..self.legs.len()).map(|leg| (start, Err(stream(leg)), PONG.to_vec())));
+            inputs.extend((0..self.legs.len()).map(|leg| (start, Err(stream(leg)), PONG.into())));
         }
         inputs.sort_by_key(|(at, ..)| *at);
 
-        let mut sent: Vec<(Instant, u32, Vec<u8>)> = Vec::with_capacity(inputs.len() * 2 + 1_024);
+        // As a kernel does, what is sent is copied, and its buffer is free for the next.
+        let mut sent: Vec<(Instant, u32, usize)> = Vec::with_capacity(inputs.len() * 2 + 1_024);
+        let mut wire: Vec<u8> = Vec::with_capacity(sent.capacity() * 256);
         let mut written: VecDeque<(StreamKey, Vec<u8>)> = VecDeque::with_capacity(1_024);
         let mut others = Vec::with_capacity(64);
         let (worker, meter) = (&mut self.worker, self.meter);
@@ -458,7 +461,10 @@ impl Bridge {
                             deadline = next.at;
                             break;
                         }
-                        Output::Send { socket, payload, .. } => sent.push((now, socket.slot, payload)),
+                        Output::Send { socket, payload, .. } => {
+                            wire.extend_from_slice(&payload);
+                            sent.push((now, socket.slot, payload.len()));
+                        }
                         Output::Write { stream, bytes } => {
                             writes += 1;
                             written.push_back((stream, bytes));
@@ -471,9 +477,12 @@ impl Bridge {
             }
         });
         (batch.writes, batch.turns) = (writes, turns);
-        for (at, leg, payload) in sent {
-            batch.rtp_sent += u64::from(is_rtp(&payload));
-            self.relay.handle_datagram(at, SocketAddr::new(LOCALHOST, MEDIA_PORT + leg as u16), &payload);
+        let mut wire = &wire[..];
+        for (at, leg, len) in sent {
+            let (payload, rest) = wire.split_at(len);
+            wire = rest;
+            batch.rtp_sent += u64::from(is_rtp(payload));
+            self.relay.handle_datagram(at, SocketAddr::new(LOCALHOST, MEDIA_PORT + leg as u16), payload);
         }
         assert!(others.is_empty(), "calls go on as they are: {others:?}");
         for (stream, buffer) in written {

@@ -72,16 +72,12 @@ fn payloads() -> Vec<Arc<[u8]>> {
     talk_encoded()
 }
 
-fn bridge(meters: Meters, complexity: u8, script: Script) -> Bridge {
-    let mut bridge = Bridge::in_call(complexity, script);
+/// Meters what the bridge does here, and nothing before and after it.
+fn on_the_watch<T>(bridge: &mut Bridge, meters: Meters, act: impl FnOnce(&mut Bridge) -> T) -> T {
     bridge.meter = meters.path;
-    bridge
-}
-
-fn stack(meters: Meters) -> Stack {
-    let mut stack = Stack::new();
-    stack.meter = meters.stack;
-    stack
+    let result = act(bridge);
+    bridge.meter = unmetered;
+    result
 }
 
 /// An offer posted to its answer in bytes; `part` says whose cost counts.
@@ -107,13 +103,13 @@ pub(crate) fn answer(meters: Meters, part: fn(&Posted) -> u64) -> Step {
 /// One SRTP packet to the bytes of an append.
 pub(crate) fn rtp_in(meters: Meters) -> Step {
     let frames = payloads();
-    let mut bridge = bridge(meters, 5, Script::repeated(frames.clone()));
-    let mut stack = stack(meters);
+    let mut bridge = Bridge::in_call(5, Script::repeated(frames.clone()));
+    let mut stack = Stack::new();
     let (mut decoder, mut pcm) = (Decoder::new().unwrap(), [0; PACKET_SAMPLES_MAX]);
     let (mut payloads, mut swap) = (frames.into_iter().cycle(), false);
     Box::new(move || {
         let payload = payloads.next().expect("endless");
-        let path = || bridge.run_to_mid_frame().expect("the caller speaks");
+        let path = || on_the_watch(&mut bridge, meters, |bridge| bridge.run_to_mid_frame().expect("the caller speaks"));
         let codec = || {
             (meters.codec)(&mut || {
                 decoder.decode(&payload, &mut pcm).unwrap();
@@ -122,7 +118,12 @@ pub(crate) fn rtp_in(meters: Meters) -> Step {
         let (done, codec) = in_turns(&mut swap, path, codec);
         assert_eq!((done.writes, done.rtp_sent), (1, 0), "a packet is an append");
         bridge.run_to_beat();
-        Sample { path: done.cost, codec, stack: stack.step(&payload).receive, ..Sample::default() }
+        Sample {
+            path: done.cost,
+            codec,
+            stack: stack.step(&payload, unmetered, meters.stack).receive,
+            ..Sample::default()
+        }
     })
 }
 
@@ -138,12 +139,12 @@ fn deltas(frames: usize) -> impl Iterator<Item = (Vec<Pcm>, Vec<u8>)> {
 
 /// The model's bytes up to where their audio waits for its beat, in deltas of so many frames.
 pub(crate) fn delta_in(meters: Meters, frames: usize) -> Step {
-    let mut bridge = bridge(meters, 0, Script::silent());
+    let mut bridge = Bridge::in_call(0, Script::silent());
     let mut deltas = deltas(frames);
     Box::new(move || {
         let (_, bytes) = deltas.next().expect("endless");
         bridge.run_to_mid_frame();
-        let path = bridge.hear_model(&bytes).cost;
+        let path = on_the_watch(&mut bridge, meters, |bridge| bridge.hear_model(&bytes)).cost;
         for _ in 1..frames {
             bridge.run_to_beat();
             bridge.run_to_mid_frame();
@@ -155,8 +156,8 @@ pub(crate) fn delta_in(meters: Meters, frames: usize) -> Step {
 
 /// A beat with audio of the model that came half a frame before: encoding, and the RTP packet.
 pub(crate) fn beat(meters: Meters, complexity: u8) -> Step {
-    let mut bridge = bridge(meters, complexity, Script::silent());
-    let (mut stack, mut deltas) = (stack(meters), deltas(1));
+    let mut bridge = Bridge::in_call(complexity, Script::silent());
+    let (mut stack, mut deltas) = (Stack::new(), deltas(1));
     let (mut encoder, mut out) = (Encoder::new(whatsapp(complexity)).unwrap(), [0; PAYLOAD_BYTES_MAX]);
     let (mut payloads, mut swap) = (payloads().into_iter().cycle(), false);
     Box::new(move || {
@@ -168,23 +169,23 @@ pub(crate) fn beat(meters: Meters, complexity: u8) -> Step {
                 encoder.encode(&pcm[0], &mut out).unwrap();
             })
         };
-        let (beat, codec) = in_turns(&mut swap, || bridge.run_to_beat(), codec);
+        let (beat, codec) = in_turns(&mut swap, || on_the_watch(&mut bridge, meters, Bridge::run_to_beat), codec);
         assert_eq!((queued.rtp_sent, beat.rtp_sent), (0, 1), "a delta waits for its beat");
-        let alone = stack.step(&payloads.next().expect("endless"));
+        let alone = stack.step(&payloads.next().expect("endless"), meters.stack, unmetered);
         Sample { path: beat.cost, codec, stack: alone.send, mixed: beat.others_sent > 0 || alone.mixed }
     })
 }
 
 /// A beat on which neither side has anything to say.
 pub(crate) fn beat_of_silence(meters: Meters) -> Step {
-    let mut bridge = bridge(meters, 5, Script::silent());
-    let mut stack = stack(meters);
+    let mut bridge = Bridge::in_call(5, Script::silent());
+    let mut stack = Stack::new();
     let payload: Arc<[u8]> = Arc::from([0_u8; 4]);
     Box::new(move || {
         bridge.run_to_mid_frame();
-        let beat = bridge.run_to_beat();
+        let beat = on_the_watch(&mut bridge, meters, Bridge::run_to_beat);
         assert_eq!((beat.writes, beat.rtp_sent), (0, 1), "silence is a packet");
-        let alone = stack.step(&payload);
+        let alone = stack.step(&payload, meters.stack, unmetered);
         Sample { path: beat.cost, codec: 0, stack: alone.send, mixed: beat.others_sent > 0 || alone.mixed }
     })
 }

@@ -10,7 +10,7 @@ use str0m::net::{DatagramRecv, Protocol, Receive};
 use str0m::rtp::{RtpWrite, Ssrc};
 use str0m::{Candidate, Event, IceCreds, Input, Output, Rtc, RtcConfig};
 
-use super::meter::{Meter, unmetered};
+use super::meter::Meter;
 use voice_media_bridge::relay::crypto::Crypto;
 
 const OURS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 40_001);
@@ -24,10 +24,9 @@ const EVE: Duration = Duration::from_millis(1);
 /// Within so many milliseconds the two are connected.
 const SETUP_MS_MAX: u32 = 5_000;
 
-/// A connected pair; our side is metered.
+/// A connected pair; our side is metered, each way by its own meter.
 pub(crate) struct Stack {
     now: Instant,
-    pub(crate) meter: Meter,
     ours: Rtc,
     theirs: Rtc,
     frame: u32,
@@ -45,7 +44,7 @@ impl Stack {
     pub(crate) fn new() -> Self {
         let now = Instant::now();
         let ((ours, our_creds), (theirs, their_creds)) = (side(now, OURS), side(now, THEIRS));
-        let mut stack = Self { now, meter: unmetered, ours, theirs, frame: 0 };
+        let mut stack = Self { now, ours, theirs, frame: 0 };
         let [our_print, their_print] =
             [&mut stack.ours, &mut stack.theirs].map(|rtc| rtc.direct_api().local_dtls_fingerprint().to_string());
         join(&mut stack.ours, true, (&their_creds, THEIRS), &their_print);
@@ -62,7 +61,7 @@ impl Stack {
     }
 
     /// One frame: a packet of ours, and one of theirs taken.
-    pub(crate) fn step(&mut self, payload: &Arc<[u8]>) -> Cost {
+    pub(crate) fn step(&mut self, payload: &Arc<[u8]>, sends: Meter, receives: Meter) -> Cost {
         self.now += FRAME.saturating_sub(EVE);
         self.exchange();
         self.now += EVE;
@@ -71,7 +70,7 @@ impl Stack {
         let (ours, theirs) = (&mut self.ours, &mut self.theirs);
         let (mut datagram, mut sent) = (None, 0);
         // The payload is copied, as it is out of the encoder's buffer.
-        let send = (self.meter)(&mut || {
+        let send = sends(&mut || {
             let write = RtpWrite::new(PT_OPUS.into(), u64::from(frame).into(), frame * 960, now, bytes);
             let mut api = ours.direct_api();
             api.stream_tx(&Ssrc::from(OUR_SSRC)).expect("declared at the start").write_rtp(write);
@@ -94,7 +93,7 @@ impl Stack {
         drain(theirs, &mut |bytes| datagram = Some(bytes));
         let datagram = datagram.expect("a packet leaves");
         let mut heard = 0;
-        let receive = (self.meter)(&mut || {
+        let receive = receives(&mut || {
             let contents = DatagramRecv::try_from(&datagram[..]).expect("SRTP");
             let input =
                 Input::Receive(now, Receive { proto: Protocol::Udp, source: THEIRS, destination: OURS, contents });

@@ -1,6 +1,6 @@
 //! The same echo on tokio-uring and on the product's two loops, in turns.
 //!
-//! `cargo run --release --locked --manifest-path benches/compare/Cargo.toml`; `-- uring|epoll|tokio-uring 5000` runs one at so
+//! `cargo run --release --manifest-path benches/compare/Cargo.toml`; `-- uring|epoll|tokio-uring 5000` runs one at so
 //! many packets a second for a tracer of system calls. tokio-uring gets what suits it best: a task per socket with one
 //! receive under way, since more of them wake each other.
 
