@@ -7,6 +7,7 @@
 
 pub mod downlink;
 mod marks;
+mod meter;
 pub mod uplink;
 
 use std::collections::VecDeque;
@@ -51,7 +52,7 @@ pub struct CallConfig {
     pub opus_complexity: u8,
     /// Source of random numbers.
     pub entropy: Entropy,
-    /// Measures what the codec takes.
+    /// Measures what the codec takes: the time that the thread has run.
     pub stopwatch: Stopwatch,
 }
 

@@ -52,7 +52,7 @@ pub fn run(config: Config) -> Result<(), String> {
         start_delay: config.start_delay,
         opus_complexity: *config.opus_complexity.end(),
         entropy: system::entropy,
-        stopwatch: system::stopwatch,
+        stopwatch: system::thread_time,
     };
     let load = LoadSettings {
         complexity: config.opus_complexity.clone(),

@@ -21,6 +21,7 @@ mod tests;
 
 use std::time::{Duration, Instant};
 
+use super::meter::Meter;
 use crate::audio::{
     CodecError, Encoder, EncoderSettings, FRAME, FRAME_SAMPLES, PAYLOAD_BYTES_MAX, RTP_TICKS_PER_FRAME, ramp_in,
     ramp_out, samples_to_ms,
@@ -105,8 +106,7 @@ struct Counts {
 pub struct Downlink {
     encoder: Encoder,
     settings: EncoderSettings,
-    stopwatch: Option<Stopwatch>,
-    encode_ns: u64,
+    meter: Meter,
     /// The newest payload; after [`SETTLE_FRAMES`] of silence, the one that is sent again.
     payload: Box<[u8; PAYLOAD_BYTES_MAX]>,
     payload_len: usize,
@@ -131,8 +131,7 @@ impl Downlink {
         Ok(Self {
             encoder: Encoder::new(settings)?,
             settings,
-            stopwatch: None,
-            encode_ns: 0,
+            meter: Meter::off(),
             payload: Box::new([0; PAYLOAD_BYTES_MAX]),
             payload_len: 0,
             playout: Playout::new(),
@@ -149,12 +148,12 @@ impl Downlink {
     /// Measures what encoding takes.
     #[must_use]
     pub fn timed_by(self, stopwatch: Stopwatch) -> Self {
-        Self { stopwatch: Some(stopwatch), ..self }
+        Self { meter: Meter::by(stopwatch), ..self }
     }
 
     /// What encoding has taken, in nanoseconds; zero where nothing measures it.
     pub fn encode_ns(&self) -> u64 {
-        self.encode_ns
+        self.meter.ns()
     }
 
     /// The complexity that the next frame is encoded with.
@@ -275,14 +274,12 @@ impl Downlink {
     }
 
     fn encode(&mut self, frame: &[i16; FRAME_SAMPLES]) {
-        let started = self.stopwatch.map(|stopwatch| stopwatch());
+        let begun = self.meter.begin();
         self.payload_len = self
             .encoder
             .encode(frame, &mut self.payload[..])
             .expect("a whole frame, with room for the longest payload, is all that libopus asks for");
         self.counts.encoded += 1;
-        if let (Some(stopwatch), Some(started)) = (self.stopwatch, started) {
-            self.encode_ns += stopwatch().saturating_sub(started);
-        }
+        self.meter.end(begun);
     }
 }

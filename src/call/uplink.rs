@@ -11,6 +11,7 @@ mod tests;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::meter::Meter;
 use crate::audio::{
     CodecError, Decoder, FRAME_SAMPLES, PACKET_SAMPLES_MAX, PacketInfo, RAMP_SAMPLES, ramp_out, samples_to_ms,
 };
@@ -80,8 +81,7 @@ pub struct UplinkFrame<'a> {
 pub struct Uplink {
     buffer: JitterBuffer,
     decoder: Decoder,
-    stopwatch: Option<Stopwatch>,
-    decode_ns: u64,
+    meter: Meter,
     /// The last sample appended, from which silence ramps down.
     last: i16,
     undecodable: u64,
@@ -95,8 +95,7 @@ impl Uplink {
         Ok(Self {
             buffer: JitterBuffer::new(),
             decoder: Decoder::new()?,
-            stopwatch: None,
-            decode_ns: 0,
+            meter: Meter::off(),
             last: 0,
             undecodable: 0,
             appended_samples: 0,
@@ -107,12 +106,12 @@ impl Uplink {
     /// Measures what decoding takes.
     #[must_use]
     pub fn timed_by(self, stopwatch: Stopwatch) -> Self {
-        Self { stopwatch: Some(stopwatch), ..self }
+        Self { meter: Meter::by(stopwatch), ..self }
     }
 
     /// What decoding and concealment have taken, in nanoseconds; zero where nothing measures it.
     pub fn decode_ns(&self) -> u64 {
-        self.decode_ns
+        self.meter.ns()
     }
 
     /// Inserts an audio packet. Sequence number and RTP time (48 kHz) are extended, so that they do not wrap. Call
@@ -150,20 +149,21 @@ impl Uplink {
     pub fn poll(&mut self, now: Instant, sink: &mut dyn FnMut(UplinkFrame<'_>)) {
         loop {
             let decision = self.buffer.decide(now);
-            let started = self.stopwatch.map(|stopwatch| stopwatch());
             // Nearly every frame is 20 ms long: only a longer one shall pay for clearing room for the longest.
             match decision.samples() {
                 0 => return,
                 samples @ 1..=FRAME_SAMPLES => {
                     let mut pcm = [0; FRAME_SAMPLES];
+                    let begun = self.meter.begin();
                     let frame = render(&mut self.decoder, self.last, now, decision, &mut pcm[..samples]);
-                    self.decode_ns += since(self.stopwatch, started);
+                    self.meter.end(begun);
                     self.append(frame, sink);
                 }
                 samples => {
                     let mut pcm = [0; PACKET_SAMPLES_MAX];
+                    let begun = self.meter.begin();
                     let frame = render(&mut self.decoder, self.last, now, decision, &mut pcm[..samples]);
-                    self.decode_ns += since(self.stopwatch, started);
+                    self.meter.end(begun);
                     self.append(frame, sink);
                 }
             }
@@ -211,11 +211,6 @@ impl Uplink {
             stall_fill_ms: samples_to_ms(counts.stall_fill_samples),
         }
     }
-}
-
-/// What has passed on the stopwatch.
-fn since(stopwatch: Option<Stopwatch>, started: Option<u64>) -> u64 {
-    stopwatch.zip(started).map_or(0, |(stopwatch, started)| stopwatch().saturating_sub(started))
 }
 
 /// Fills `out`, which is as long as the decision says, with what was decided.

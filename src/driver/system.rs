@@ -30,11 +30,6 @@ pub(super) fn wake_on_time() -> io::Result<()> {
     Ok(nix::sys::prctl::set_timerslack(1)?)
 }
 
-/// Nanoseconds on a clock that only goes forward: [`crate::io::Stopwatch`] in production.
-pub fn stopwatch() -> u64 {
-    nanoseconds(ClockId::CLOCK_MONOTONIC)
-}
-
 /// Time that the calling thread has run, in nanoseconds: [`crate::io::Stopwatch`] for work without waiting.
 pub fn thread_time() -> u64 {
     nanoseconds(ClockId::CLOCK_THREAD_CPUTIME_ID)

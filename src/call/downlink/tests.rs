@@ -309,5 +309,5 @@ fn the_encoders_time_is_counted_where_it_is_measured() {
     call.downlink = Downlink::new(settings(), PHASE, 0).unwrap().timed_by(|| NOW_NS.fetch_add(7, Ordering::Relaxed));
     call.downlink.start(start);
     call.beats(3);
-    assert_eq!(call.downlink.encode_ns(), 21, "from before each of three frames to behind it");
+    assert_eq!(call.downlink.encode_ns(), 8 * 7, "one frame of three was measured, and counts for eight");
 }
