@@ -4,6 +4,8 @@
 //! `valgrind --tool=callgrind --toggle-collect='*watched*'` as `instructions PIECE STEPS`: what leads up to a piece and what
 //! plays the other side is outside the one function in which callgrind counts.
 
+#![expect(clippy::unwrap_used, reason = "a bench that fails stops")]
+
 mod rig;
 
 use std::time::{Duration, Instant};
