@@ -5,6 +5,8 @@
 //! come out are encoded, as a call with the echoing agent does it. All complexities take turns, so that the machine's moods
 //! fall on all of them; time is the thread's processor time.
 
+#![expect(clippy::unwrap_used, reason = "a bench that fails stops")]
+
 mod rig;
 
 use std::hint::black_box;

@@ -4,6 +4,8 @@
 //! `valgrind --tool=callgrind --toggle-collect='*watched*'` as `instructions PIECE STEPS`: what leads up to a piece and what
 //! plays the other side is outside the one function in which callgrind counts.
 
+#![expect(clippy::unwrap_used, reason = "a bench that fails stops")]
+
 mod rig;
 
 use std::time::{Duration, Instant};
@@ -20,7 +22,9 @@ use voice_media_bridge::stats::{Stage, Stages};
 const WARM_UP: usize = 60;
 
 /// A piece by its name, and how it is made.
-const PIECES: &[(&str, fn(Meter) -> Step)] = &[
+type Piece = (&'static str, fn(Meter) -> Step);
+
+const PIECES: &[Piece] = &[
     ("RTP packet in, append out", |meter| rtp_in(Meters::path(meter))),
     ("  of it the decoder", |meter| rtp_in(Meters::codec(meter))),
     ("  of it the WebRTC stack", |meter| rtp_in(Meters::stack(meter))),

@@ -2,6 +2,8 @@
 //!
 //! `cargo bench --bench jitter`. At the end the share of the uplink that is the decoder's, both measured in turns.
 
+#![expect(clippy::unwrap_used, reason = "a bench that fails stops")]
+
 mod rig;
 
 use std::hint::black_box;

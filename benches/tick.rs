@@ -2,6 +2,8 @@
 //!
 //! `cargo bench --bench tick`.
 
+#![expect(clippy::unwrap_used, reason = "a bench that fails stops")]
+
 mod rig;
 
 use std::hint::black_box;

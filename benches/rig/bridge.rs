@@ -136,6 +136,9 @@ pub(crate) struct Batch {
     pub(crate) turns: u64,
 }
 
+/// Bytes that come, from a caller or from a model, and when.
+type Arrival = (Instant, Result<SocketKey, StreamKey>, Rc<[u8]>);
+
 /// One call's sockets.
 struct Leg {
     socket: SocketKey,
@@ -402,7 +405,7 @@ impl Bridge {
         model: impl IntoIterator<Item = (Duration, usize, Rc<[u8]>)>,
     ) -> Batch {
         let (start, end) = (self.now, self.now + time);
-        let mut inputs: Vec<(Instant, Result<SocketKey, StreamKey>, Rc<[u8]>)> = Vec::new();
+        let mut inputs: Vec<Arrival> = Vec::new();
         let mut batch = Batch::default();
         while let Some(at) = self.relay.poll_timeout().filter(|at| *at < end) {
             let at = at.max(start);
