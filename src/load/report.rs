@@ -105,7 +105,7 @@ pub struct Packets {
     pub late: u64,
     /// Could not be believed.
     pub undecryptable: u64,
-    /// Datagrams of no call.
+    /// Datagrams of no call: the last words of those that were hung up, as a rule.
     pub strays: u64,
 }
 
@@ -324,7 +324,7 @@ impl fmt::Display for Report {
         let loss = packets.loss_percent().map_or("-".to_owned(), |percent| format!("{percent:.3} %"));
         writeln!(
             f,
-            "\n  packets: {} sent, {} received, {} lost ({loss}), {} late, {} twice, {} not decrypted, {} strays",
+            "\n  packets: {} sent, {} received, {} lost ({loss}), {} late, {} twice, {} not decrypted, {} of no call",
             packets.sent,
             packets.received,
             packets.lost,

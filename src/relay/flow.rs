@@ -114,5 +114,8 @@ mod tests {
         flow.take(20_000);
         assert!(!flow.has(100 + WINDOW as u16) && flow.has(20_000));
         assert_eq!(flow.lost(), 20_000 - 100 + 1 - 3);
+        let mut flow = self::flow(&[100, 101]);
+        flow.take(1_130);
+        assert!(!flow.has(101 + WINDOW as u16), "the place of 101 was cleared on the way");
     }
 }
