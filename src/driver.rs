@@ -35,11 +35,11 @@ use std::io;
 use std::net::TcpListener;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
-use std::time::Duration;
 
 use crate::io::Machine;
 
 pub use counters::Counters;
+pub use pace::Window;
 pub use probe::{Chosen, probe};
 pub use udp::PAYLOAD_MAX;
 
@@ -87,8 +87,8 @@ pub struct Setup<M> {
     pub core: Option<usize>,
     /// Where it counts, and no other loop.
     pub counters: Arc<Counters>,
-    /// The longest collection window of a busy loop; zero: none.
-    pub window_max: Duration,
+    /// How long it lets work gather while it is busy.
+    pub window: Window,
 }
 
 impl<M> Setup<M> {
@@ -103,7 +103,7 @@ impl<M> Setup<M> {
             ports: None,
             core: None,
             counters: Arc::default(),
-            window_max: Duration::ZERO,
+            window: Window::NONE,
         }
     }
 }
@@ -111,7 +111,7 @@ impl<M> Setup<M> {
 /// Runs a machine on this thread until it exits. Fails when the loop cannot be set up, or when the kernel interface
 /// itself breaks; what happens to single sockets is the machine's business.
 pub fn run<T: Machine>(kind: Kind, mut machine: T, setup: Setup<T::Message>) -> io::Result<()> {
-    let Setup { name, inbox, mut routes, listener, ports, core, counters, window_max } = setup;
+    let Setup { name, inbox, mut routes, listener, ports, core, counters, window } = setup;
     if let Some(core) = core
         && let Err(error) = system::pin_to(core)
     {
@@ -121,7 +121,7 @@ pub fn run<T: Machine>(kind: Kind, mut machine: T, setup: Setup<T::Message>) -> 
         tracing::debug!(name, %error, "sleeps may last 50 µs longer than asked");
     }
     let ports = ports.map_or(Ports::Any, |range| Ports::Share(PortPool::new(range, ports::REST)));
-    let common = Common::new(ports, counters, window_max);
+    let common = Common::new(ports, counters, window);
     let ended = match kind {
         Kind::Uring { registered } => {
             let mut ring = uring::Uring::new(common, &inbox, listener, registered).map_err(io::Error::from)?;

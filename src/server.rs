@@ -23,7 +23,7 @@ use crate::driver::mail::mailboxes;
 use crate::driver::ports::shares;
 use crate::driver::process::{self, ProcessUsage};
 use crate::driver::threads::{Threads, listen};
-use crate::driver::{self, Counters, Kind, Setup, outbound, resolver, signals, system};
+use crate::driver::{self, Counters, Kind, Setup, Window, outbound, resolver, signals, system};
 use crate::messages::Message;
 use crate::peer::identity::Identity;
 use crate::peer::sdp::Policy;
@@ -84,7 +84,7 @@ pub fn run(config: Config) -> Result<(), String> {
         };
         let mut setup = Setup::new(format!("worker-{index}"), endpoint.inbox, endpoint.routes);
         setup.ports = Some(ports);
-        setup.window_max = config.io_window;
+        setup.window = Window::of_worker(config.io_window);
         counters.push(Arc::clone(&setup.counters));
         // One core each; workers beyond the number of cores share them.
         setup.core = cores.get(usize::from(index) % cores.len().max(1)).copied();
@@ -145,6 +145,7 @@ pub fn run_agent(address: SocketAddr, echo: bool, talk_percent: Option<u8>) -> R
     info!("the built-in agent listens on ws://{address}/v1/realtime; it {mode}");
     let mut setup = Setup::new("agent", boxes.control.inbox, boxes.control.routes);
     setup.listener = Some(listener);
+    setup.window = Window::of_tool();
     driver::run(chosen.kind, agent, setup).map_err(|error| format!("the agent's loop failed: {error}"))
 }
 

@@ -16,7 +16,7 @@ use super::mail::{Routes, mailbox};
 use super::turn::{self, Common};
 use super::udp::Ports;
 use super::uring::{STEP_RING, SetupError, Uring};
-use super::{Counters, Kind};
+use super::{Counters, Kind, Window};
 use crate::config::IoChoice;
 use crate::io::{Deadline, Input, Machine, Output, SocketKey};
 
@@ -82,7 +82,7 @@ fn self_test(registered: bool) -> Result<Outcome, SetupError> {
     let mut machine = SelfTest { outcome: Rc::clone(&outcome), out: VecDeque::new(), deadline: None, ports: [0; 2] };
     let setup = |step| move |error| SetupError { step, error };
     let (_sender, inbox) = mailbox().map_err(setup("mailbox"))?;
-    let common = Common::new(Ports::Any, Arc::new(Counters::default()), Duration::ZERO);
+    let common = Common::new(Ports::Any, Arc::new(Counters::default()), Window::NONE);
     let mut ring = Uring::new(common, &inbox, None, registered)?;
     turn::run(&mut machine, &mut ring, &inbox, &mut Routes::new()).map_err(setup("io_uring_enter"))?;
     // Without a loopback address there is nothing to try, and nothing wrong with the ring. Plain descriptors are safe.

@@ -13,7 +13,8 @@ use std::time::{Duration, Instant};
 
 use super::counters::{Counters, count};
 use super::mail::{Inbox, Mail, Routes};
-use super::pace::Pace;
+use super::pace::{Pace, Window};
+use super::system;
 use super::udp::{self, Moment, Ports};
 use crate::io::{Deadline, Fault, Input, Machine, Output, SocketKey, StreamKey};
 
@@ -52,13 +53,12 @@ pub(super) struct Common<M> {
     pub(super) offers: VecDeque<StreamKey>,
     pub(super) ports: Ports,
     pub(super) counters: Arc<Counters>,
-    /// The longest collection window.
-    window_max: Duration,
+    window: Window,
 }
 
 impl<M> Common<M> {
-    pub(super) fn new(ports: Ports, counters: Arc<Counters>, window_max: Duration) -> Self {
-        Self { pending: VecDeque::new(), offers: VecDeque::new(), ports, counters, window_max }
+    pub(super) fn new(ports: Ports, counters: Arc<Counters>, window: Window) -> Self {
+        Self { pending: VecDeque::new(), offers: VecDeque::new(), ports, counters, window }
     }
 
     pub(super) fn failed(&mut self, stream: StreamKey, error: &io::Error) {
@@ -122,7 +122,7 @@ pub(super) fn run<T: Machine, B: Backend<T::Message>>(
     routes: &mut Routes<T::Message>,
 ) -> io::Result<()> {
     let mut moment = Moment::read();
-    let mut pace = Pace::new(moment.now, backend.common().window_max);
+    let mut pace = Pace::new(moment.now, backend.common().window);
     let (mut mail_left, mut more) = (true, false);
     machine.handle_input(moment.now, Input::Timeout);
     loop {
@@ -133,9 +133,11 @@ pub(super) fn run<T: Machine, B: Backend<T::Message>>(
         let waiting = routes.retry();
         let submitted = Instant::now();
         machine.handle_input(submitted, Input::Submitted);
-        let idle = backend.common().pending.is_empty() && !mail_left && !more;
+        // A deadline that had come when the turn began is one that the machine has put off: it goes on at once.
+        let overdue = deadline.at.is_some_and(|at| at <= moment.now);
+        let idle = backend.common().pending.is_empty() && !mail_left && !more && !overdue;
         let until = [deadline.at, backend.retry_at(), waiting.then(|| submitted + RETRY)].into_iter().flatten().min();
-        let window = pace.rests(submitted);
+        let window = pace.rests(submitted, || Duration::from_nanos(system::thread_time()));
         let sleep = if idle {
             Sleep { timeout: until.map(|at| at.saturating_duration_since(submitted).max(window)), window }
         } else {

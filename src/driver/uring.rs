@@ -3,7 +3,7 @@
 //! A turn costs one `io_uring_enter`: it submits what the machine asked for and sleeps until the deadline, which rides on
 //! the same call. Datagrams come by one multishot receive per socket into a ring of provided buffers; their sends post a
 //! completion only when they fail. Streams use single-shot operations, because a multishot receive cannot be paused.
-//! Everything here is in Linux 6.1; what is newer is used only where the kernel says that it has it.
+//! Everything here is in Linux 6.1; nothing newer is used.
 //!
 //! What the kernel may still read or write must stay in place, and closing keeps that promise: cancel, await the last
 //! completion, only then free. The operations in flight are counted per socket and stream; a ring that ends does the same

@@ -2,19 +2,14 @@
 
 use std::cell::RefCell;
 use std::rc::Rc;
-use std::time::Duration;
 
 use crate::builtin;
 use crate::config::IoChoice;
 use crate::driver::mail::{Routes, mailbox};
-use crate::driver::{self, Setup, signals, system, tools};
+use crate::driver::{self, Setup, Window, signals, system, tools};
 use crate::load::flags::{LoadFlags, ServerUrl};
 use crate::load::report::{Progress, Report};
 use crate::load::{Host, Load, LoadEvent};
-
-/// How long a busy load lets packets gather: a fortieth of a frame. Receive times are the kernel's, so only its own packets
-/// are later by it, and that is measured.
-const COLLECTION_WINDOW: Duration = Duration::from_micros(500);
 
 /// Runs it until it is done or a signal ends it. Errors say what could not be set up and what to do.
 pub fn run(flags: &LoadFlags, mut progress: impl FnMut(Progress) + 'static) -> Result<Report, String> {
@@ -43,8 +38,8 @@ pub fn run(flags: &LoadFlags, mut progress: impl FnMut(Progress) + 'static) -> R
     let host = Host { thread_cpu: tools::thread_cpu, socket_drops: tools::socket_drops };
     let load = Load::new(config, host, &builtin::recording(), sink)?;
     let mut setup = Setup::new("load", inbox, Routes::new());
-    // Many callers' packets in one turn: what the load costs is not there for what it drives.
-    setup.window_max = COLLECTION_WINDOW;
+    // Receive times are the kernel's, so only the load's own packets are later by the window, and that is measured.
+    setup.window = Window::of_tool();
     driver::run(chosen.kind, load, setup).map_err(|error| format!("the load's loop failed: {error}"))?;
     let report = report.borrow_mut().take();
     report.ok_or_else(|| "the load ended without a report".to_owned())

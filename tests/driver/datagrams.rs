@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use voice_media_bridge::driver::{Kind, PAYLOAD_MAX};
+use voice_media_bridge::driver::{Kind, PAYLOAD_MAX, Window};
 use voice_media_bridge::io::{Input, Output};
 
 use crate::harness::{LOOPBACK, Script, World, beside_others, kinds, socket};
@@ -195,7 +195,7 @@ fn a_busy_loop_keeps_a_window_and_loses_nothing_by_it() {
     let _guard = beside_others();
     for kind in kinds() {
         let mut world = World::new();
-        world.window_max = Duration::from_millis(5);
+        world.window = Window { max: Duration::from_millis(5), busy_from: 0.0, busy_full: 0.01 };
         let counters = Arc::clone(&world.counters);
         let windows = move || counters.value("windows").unwrap();
         let mut expected = 0_u32;

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use voice_media_bridge::config::IoChoice;
 use voice_media_bridge::driver::mail::{Routes, Sender, mailbox};
-use voice_media_bridge::driver::{Counters, Kind, Setup, probe, run};
+use voice_media_bridge::driver::{Counters, Kind, Setup, Window, probe, run};
 use voice_media_bridge::io::{Deadline, Input, Machine, Node, Output, SocketKey, StreamKey};
 
 /// A test that lasts longer than this hangs: it is ended with a panic in place of a stuck run.
@@ -67,7 +67,7 @@ impl<F: FnMut(&mut Script, Instant, &Input<'_, Message>)> Machine for Scripted<F
 pub(crate) struct World {
     pub(crate) listener: Option<TcpListener>,
     pub(crate) ports: Option<RangeInclusive<u16>>,
-    pub(crate) window_max: Duration,
+    pub(crate) window: Window,
     pub(crate) counters: Arc<Counters>,
     /// Writes to the machine's own mailbox; the machine itself does so under `Node::Control`.
     pub(crate) sender: Sender<Message>,
@@ -80,7 +80,7 @@ impl World {
         let routes = Routes::new().with(Node::Control, sender.clone());
         let setup = Setup::new("test", inbox, routes);
         let counters = Arc::clone(&setup.counters);
-        Self { listener: None, ports: None, window_max: Duration::ZERO, counters, sender, setup: Some(setup) }
+        Self { listener: None, ports: None, window: Window::NONE, counters, sender, setup: Some(setup) }
     }
 
     /// Runs until the closure says `Exit`.
@@ -88,7 +88,7 @@ impl World {
         let mut setup = self.setup.take().expect("a world runs once");
         setup.listener = self.listener.take();
         setup.ports = self.ports.take();
-        setup.window_max = self.window_max;
+        setup.window = self.window;
         let script = Script { out: VecDeque::new(), deadline: Deadline::NEVER, turn: 0 };
         // The first input of all is the time; nothing was drained before it.
         run(kind, Scripted { script, react, started: None, submitted: true }, setup).unwrap();

@@ -61,8 +61,6 @@ pub(super) struct Tally {
 /// A ring, what did not fit into its queue, and what the datagrams under way point to.
 pub(super) struct Ring {
     io: IoUring,
-    /// Whether the kernel keeps a window by itself (Linux 6.12).
-    has_min_wait: bool,
     tally: Tally,
     /// Operations that the kernel would not take yet, in order. Empty unless it is short of memory.
     backlog: VecDeque<squeue::Entry>,
@@ -86,9 +84,8 @@ impl Ring {
         if !OPERATIONS.iter().all(|operation| known.is_supported(*operation)) {
             return Err(SetupError { step: "operations", error: io::Error::from_raw_os_error(libc::EINVAL) });
         }
-        let has_min_wait = ring.params().is_feature_min_timeout();
         let sends = Sends::new(SUBMISSIONS as usize);
-        Ok(Self { io: ring, has_min_wait, tally: Tally::default(), backlog: VecDeque::new(), sends })
+        Ok(Self { io: ring, tally: Tally::default(), backlog: VecDeque::new(), sends })
     }
 
     /// Restricts the ring to what this driver does, for good, and starts it.
@@ -133,8 +130,9 @@ impl Ring {
 
     /// Submits everything and sleeps as told.
     ///
-    /// A window is kept by the kernel from Linux 6.12 on: it wakes when the window is over if there is a completion, else with
-    /// the first. Before, the sleep ends with the window, and a turn may find nothing.
+    /// A sleep with a window ends with the window, and a turn may then find nothing; but windows are for loops that are busy.
+    /// Linux 6.12 could go on to the first completion by itself (`min_wait`), but counts only those posted after the wait has
+    /// begun: a write that completed while it was submitted would not be seen before the deadline, or ever without one.
     pub(super) fn enter(&mut self, sleep: Sleep) -> io::Result<()> {
         while let Some(entry) = self.backlog.front() {
             // SAFETY: promised when it was first pushed, and kept until it completes.
@@ -145,15 +143,8 @@ impl Ring {
         }
         self.tally.enters += 1;
         let Sleep { timeout, window } = sleep;
+        let (want, timeout) = if window.is_zero() { (1, timeout) } else { (WANT_ALL, Some(window)) };
         let mut args = types::SubmitArgs::new();
-        let (want, timeout) = match (window.is_zero(), self.has_min_wait) {
-            (true, _) => (1, timeout),
-            (false, true) => {
-                args = args.min_wait_usec(u32::try_from(window.as_micros()).unwrap_or(u32::MAX));
-                (WANT_ALL, timeout)
-            }
-            (false, false) => (WANT_ALL, Some(window)),
-        };
         let time;
         if let Some(timeout) = timeout {
             time = types::Timespec::from(timeout);
@@ -239,20 +230,24 @@ mod tests {
     }
 
     #[test]
-    fn a_window_ends_with_its_time_and_not_with_the_first_completion() {
+    fn a_window_ends_with_its_time_whether_or_not_something_has_completed_and_with_no_deadline_too() {
         let Some(mut ring) = enabled() else { return };
-        for has_min_wait in [ring.has_min_wait, false] {
-            ring.has_min_wait = has_min_wait;
-            let window = Duration::from_millis(5);
-            let entry = opcode::Shutdown::new(types::Fd(-1), libc::SHUT_WR).build();
-            // SAFETY: the operation carries no pointer.
-            unsafe { ring.push(entry) };
-            let before = std::time::Instant::now();
-            ring.enter(Sleep { timeout: Some(Duration::from_secs(5)), window }).unwrap();
-            assert!(before.elapsed() >= window, "woken by a completion, min_wait {has_min_wait}");
-            let mut completions = Vec::new();
-            assert!(!ring.completions(&mut completions, 8));
-            assert_eq!(completions.len(), 1);
+        let window = Duration::from_millis(5);
+        for completes in [true, false] {
+            for timeout in [None, Some(Duration::from_secs(3600))] {
+                if completes {
+                    // Completes while it is submitted.
+                    let entry = opcode::Shutdown::new(types::Fd(-1), libc::SHUT_WR).build();
+                    // SAFETY: the operation carries no pointer.
+                    unsafe { ring.push(entry) };
+                }
+                let before = std::time::Instant::now();
+                ring.enter(Sleep { timeout, window }).unwrap();
+                assert!(before.elapsed() >= window, "woken by a completion");
+                let mut completions = Vec::new();
+                assert!(!ring.completions(&mut completions, 8));
+                assert_eq!(completions.len(), usize::from(completes));
+            }
         }
     }
 
