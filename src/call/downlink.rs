@@ -14,7 +14,7 @@
 //! one that runs dry has stalled for far longer than a frame.
 //!
 //! **Silence.** The stream never stops. After [`SETTLE_FRAMES`] of silence the encoder and the far decoder rest, and the
-//! last payload is sent again and again without encoding.
+//! last payload is sent again and again without encoding, be it that nothing is there to play or that the model pauses.
 
 #[cfg(test)]
 mod tests;
@@ -30,9 +30,9 @@ use crate::io::{Deadline, Stopwatch};
 pub use crate::playout::{ItemId, Push};
 use crate::playout::{Played, Playout};
 
-/// Frames of silence that are encoded before the payload is reused: 200 ms. The encoder's level, its noise shaping and
-/// the FEC copy of the last word are through after three; the rest is for a far decoder that lost some of them.
-pub const SETTLE_FRAMES: u32 = 10;
+/// Frames of silence that are encoded before the payload is reused. The encoder's level, its noise shaping and the FEC copy
+/// of the last word are through after three; one more is for a far decoder that lost one of them.
+pub const SETTLE_FRAMES: u32 = 4;
 
 crate::report! {
     /// What was played to the caller.
@@ -115,7 +115,7 @@ pub struct Downlink {
     /// The next beat; `None` before the start.
     due: Option<Instant>,
     rtp_time: u32,
-    /// Packets of silence since the last audio, counted up to one more than are encoded.
+    /// Frames of silence since the last sound, counted up to one more than are encoded.
     settled: u32,
     /// Whether the last packet was silence.
     silent: bool,
@@ -223,12 +223,13 @@ impl Downlink {
         let played = self.render(&mut frame);
         if let Some(played) = played {
             self.counts.played_samples += played.samples as u64;
-            self.settled = 0;
         } else {
             self.counts.silence_packets += 1;
             self.counts.underruns += u64::from(!was_silent && self.playout.is_waiting());
-            self.settled = (self.settled + 1).min(SETTLE_FRAMES + 1);
         }
+        // A pause in the model's audio is silence like any other.
+        let is_silence = played.is_none() || frame.iter().all(|sample| *sample == 0);
+        self.settled = if is_silence { (self.settled + 1).min(SETTLE_FRAMES + 1) } else { 0 };
         if self.settled <= SETTLE_FRAMES {
             self.encode(&frame);
         }

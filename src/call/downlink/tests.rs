@@ -311,3 +311,17 @@ fn the_encoders_time_is_counted_where_it_is_measured() {
     call.beats(3);
     assert_eq!(call.downlink.encode_ns(), 8 * 7, "one frame of three was measured, and counts for eight");
 }
+
+#[test]
+fn a_pause_in_the_models_audio_is_played_and_counted_and_not_encoded() {
+    let (mut call, _) = Call::new(settings());
+    let mut said = speech(10);
+    said.extend(vec![0; 20 * FRAME_SAMPLES]);
+    said.extend(speech(10));
+    assert_eq!(call.downlink.push(A, &said), Push::Queued);
+    let sent = call.beats(40);
+    assert!(sent.iter().all(|sent| sent.item == Some(A) && !sent.marker || sent.first));
+    let report = call.downlink.report();
+    assert_eq!((report.played_ms, report.silence_packets), (800, 0));
+    assert_eq!(report.encoded, 20 + u64::from(SETTLE_FRAMES), "the rest of the pause reuses its payload");
+}
