@@ -78,12 +78,13 @@ mod tests {
 
     const LIMIT: Option<f64> = Some(0.8);
 
-    fn report(busy_at_floor: f64) -> Option<LoadReport> {
-        Some(LoadReport { busy: busy_at_floor, busy_at_floor, call_cost: 0.01, ..LoadReport::default() })
+    fn report(busy_at_floor: f64) -> LoadReport {
+        LoadReport { busy: busy_at_floor, busy_at_floor, call_cost: 0.01, ..LoadReport::default() }
     }
 
     fn places(loads: &[(f64, u32)]) -> Vec<Place> {
-        let place = |(busy, calls): &(f64, u32)| Place { calls: *calls, report: report(*busy), ..Place::default() };
+        let place =
+            |(busy, calls): &(f64, u32)| Place { calls: *calls, report: Some(report(*busy)), ..Place::default() };
         loads.iter().map(place).collect()
     }
 

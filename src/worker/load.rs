@@ -390,7 +390,9 @@ mod tests {
     fn the_99th_percentile_is_that_of_the_last_samples() {
         let mut lateness = Lateness::default();
         let sample = |lateness: &mut Lateness, late: &[u64]| {
-            late.iter().for_each(|us| (0..100).for_each(|_| lateness.record(Duration::from_micros(*us))));
+            for us in late {
+                (0..100).for_each(|_| lateness.record(Duration::from_micros(*us)));
+            }
             let p99 = lateness.p99_us();
             lateness.turn();
             p99

@@ -14,7 +14,9 @@ fn calls_go_to_the_core_with_the_most_room() {
     let mut world = World::new();
     load(&mut world, 0, 0.6);
     load(&mut world, 1, 0.2);
-    ["a", "b", "c"].into_iter().for_each(|id| assert_eq!(world.post(id).status, 200));
+    for id in ["a", "b", "c"] {
+        assert_eq!(world.post(id).status, 200);
+    }
     let workers = world.ask("GET", "/api/workers", "").json;
     assert_eq!(workers["callsMax"], 800);
     let calls: Vec<_> = workers["workers"].as_array().unwrap().iter().map(|worker| worker["calls"].clone()).collect();
