@@ -9,18 +9,10 @@ use std::time::Duration;
 use serde_json::Value;
 use voice_media_bridge::close_reason::CloseReason;
 use voice_media_bridge::driver::Counters;
-use voice_media_bridge::stats::{BuildInfo, ControlStats, ProcessStats, Stage, WorkerStats, render};
+use voice_media_bridge::stats::{BuildInfo, ControlStats, ProcessStats, Stage, WorkerLoad, WorkerStats, render};
 
-/// Metrics of one worker each, which the text of an empty process does not have.
-const PER_WORKER: &[&str] = &[
-    "voice_media_bridge_worker_busy_ratio",
-    "voice_media_bridge_worker_calls",
-    "voice_media_bridge_worker_encoder_complexity",
-    "voice_media_bridge_worker_admits",
-    "voice_media_bridge_worker_cpu_seconds_total",
-];
 /// Labels whose values are not all known beforehand, or are not ours.
-const OPEN_LABELS: &[&str] = &["instance", "job", "code", "worker", "part"];
+const OPEN_LABELS: &[&str] = &["instance", "job", "code", "worker"];
 
 fn file(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("ansible/files").join(name)
@@ -48,6 +40,7 @@ fn metrics() -> String {
         max_fds: Some(1),
         start_sec: Some(1.0),
     };
+    control.workers = vec![WorkerLoad::default()];
     control.requests.insert(("/health", 200), 1);
     control.refused.insert("full", 1);
     let mut workers = WorkerStats { ended: vec![1; CloseReason::ALL.len()], ..WorkerStats::default() };
@@ -63,7 +56,7 @@ fn known() -> BTreeSet<String> {
     let text = metrics();
     let samples = text.lines().filter(|line| !line.starts_with('#'));
     let name = |line: &str| line[..line.find(['{', ' ']).expect("a sample has a value")].to_owned();
-    samples.map(name).chain(PER_WORKER.iter().map(|name| (*name).to_owned())).collect()
+    samples.map(name).collect()
 }
 
 /// Metrics named in an expression, each with its matchers (`label="value"` and the like), if it has some.

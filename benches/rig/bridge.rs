@@ -472,6 +472,8 @@ impl Bridge {
                             writes += 1;
                             written.push_back((stream, bytes));
                         }
+                        // How loaded it is, some times a second.
+                        Output::Message { message: Message::FromWorker { event: FromWorker::Load(_), .. }, .. } => {}
                         other => others.push(other),
                     }
                 }
