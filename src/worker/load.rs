@@ -2,7 +2,8 @@
 //!
 //! Every [`SAMPLE`] the time that the thread has run is compared with the time that has passed. Effort follows in steps: down
 //! as soon as the core fills up or frames are late, up again only when the core would have room for it, and has had for a
-//! while. What another call would cost is learnt from those there are. Time and the thread's own clock are arguments; this
+//! while. A call shows in the load only seconds after it was taken, when the model talks; so a burst of them takes effort down
+//! ahead. What another call would cost is learnt from those there are. Time and the thread's own clock are arguments; this
 //! file must not know what a call is.
 
 use std::ops::RangeInclusive;
@@ -54,6 +55,9 @@ const CALL_COST_MAX: f64 = 0.02;
 /// Calls from which their mean is believed.
 const CALLS_MIN: u32 = 5;
 
+/// Samples after which a call shows in the load: two seconds.
+const YOUNG: usize = 10;
+
 /// Complexities that differ in cost, the dearest first.
 const STEPS: [u8; 5] = [10, 7, 5, 3, 0];
 
@@ -88,6 +92,9 @@ pub(super) struct Load {
     busy: f64,
     encode: f64,
     call_cost: f64,
+    /// Calls there were at the last samples, in a ring.
+    calls: [u32; YOUNG],
+    samples: usize,
     lateness: Lateness,
     since_down: u32,
     room_since: Option<Instant>,
@@ -112,6 +119,8 @@ impl Load {
             busy: 0.0,
             encode: 0.0,
             call_cost: CALL_COST,
+            calls: [0; YOUNG],
+            samples: 0,
             lateness: Lateness::default(),
             since_down: 0,
             room_since: None,
@@ -161,7 +170,10 @@ impl Load {
         let p99_us = self.lateness.p99_us();
         self.lateness.turn();
         self.starved = if p99_us >= STARVED_US { self.starved.saturating_add(1) } else { 0 };
-        self.step_effort(now, p99_us);
+        let settled = self.calls.iter().copied().min().unwrap_or(0).min(calls);
+        self.calls[self.samples % YOUNG] = calls;
+        self.samples += 1;
+        self.step_effort(now, p99_us, self.expected(calls, settled));
         if calls >= CALLS_MIN {
             let mean = (self.busy_at_floor() / f64::from(calls)).clamp(CALL_COST_MIN, CALL_COST_MAX);
             self.call_cost += (mean - self.call_cost) * NEW;
@@ -195,13 +207,22 @@ impl Load {
         self.encode * (relative_cost(self.steps[step]) / relative_cost(self.complexity()) - 1.0)
     }
 
-    fn step_effort(&mut self, now: Instant, p99_us: u64) {
+    /// What the load will be at this effort once the young calls are as dear as the settled ones.
+    fn expected(&self, calls: u32, settled: u32) -> f64 {
+        let floor = relative_cost(self.steps[self.steps.len() - 1]);
+        let unknown = self.call_cost * relative_cost(self.complexity()) / floor;
+        let mean =
+            if settled >= CALLS_MIN { (self.busy / f64::from(settled)).clamp(CALL_COST_MIN, unknown) } else { unknown };
+        self.busy.max(mean * f64::from(calls))
+    }
+
+    fn step_effort(&mut self, now: Instant, p99_us: u64, expected: f64) {
         self.since_down = self.since_down.saturating_add(1);
         let last = self.steps.len() - 1;
-        if self.busy >= BUSY_FLOOR {
+        if expected >= BUSY_FLOOR {
             self.room_since = None;
             self.go_to(last);
-        } else if self.busy >= BUSY_DOWN || p99_us >= LATE_US {
+        } else if expected >= BUSY_DOWN || p99_us >= LATE_US {
             self.room_since = None;
             if self.step < last && self.since_down >= DOWN_EVERY {
                 self.go_to(self.step + 1);
@@ -310,6 +331,7 @@ mod tests {
             RUN_NS.set(0);
             let settings = LoadSettings { complexity, thread_time: run_ns, kernel_time: || 0 };
             let mut core = Self { load: Load::new(settings), now: Instant::now(), encode_ns: 0, calls: 100 };
+            core.load.calls = [core.calls; YOUNG];
             core.step(0.0, 0.0, 0);
             core
         }
@@ -347,6 +369,18 @@ mod tests {
         assert_eq!(core.run(20, 1.2, 0.3, 100).complexity, 0);
         assert_eq!(core.run(10, 0.2, 0.1, 100).complexity, 0, "2 s of room are none");
         assert_eq!(core.run(90, 0.2, 0.1, 100).complexity, 5);
+    }
+
+    #[test]
+    fn a_burst_of_calls_takes_effort_down_before_they_talk() {
+        let mut core = Core::new(0..=5);
+        core.calls = 40;
+        assert_eq!(core.run(50, 0.25, 0.05, 100).complexity, 5);
+        core.calls = 150;
+        let report = core.step(0.25, 0.05, 100).expect("calls are reported");
+        assert!(report.complexity == 0 && report.busy < 0.4, "150 calls like these are more than a core: {report:?}");
+        assert_eq!(core.run(20, 0.25, 0.05, 100).complexity, 0, "not yet for sure");
+        assert_eq!(core.run(60, 0.25, 0.05, 100).complexity, 5, "these are silent");
     }
 
     #[test]
