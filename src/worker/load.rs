@@ -43,7 +43,7 @@ const LATE_US: u64 = 2_000;
 const STARVED_US: u64 = 10_000;
 const STARVED_AFTER: u32 = 10;
 
-/// Fewer frames than this say nothing about a 99th percentile.
+/// Fewer frames than this say nothing about a 99th percentile that would be worth acting upon.
 const FRAMES_MIN: u64 = 100;
 
 /// What a call is taken to cost before any was seen, and the bounds of what is learnt: both sides talking at complexity 0 cost
@@ -167,7 +167,9 @@ impl Load {
         self.encode += (encode - self.encode) * weight;
         (self.thread_ns, self.codec) = (thread_ns, codec);
 
-        let p99_us = self.lateness.p99_us();
+        let tick_late_p99_us = self.lateness.p99_us();
+        // To be acted upon; with few frames it is the worst of them.
+        let p99_us = if self.lateness.frames() >= FRAMES_MIN { tick_late_p99_us } else { 0 };
         self.lateness.turn();
         self.starved = if p99_us >= STARVED_US { self.starved.saturating_add(1) } else { 0 };
         let settled = self.calls.iter().copied().min().unwrap_or(0).min(calls);
@@ -187,7 +189,7 @@ impl Load {
             busy: self.busy,
             busy_at_floor: self.busy_at_floor(),
             call_cost: self.call_cost,
-            tick_late_p99_us: p99_us,
+            tick_late_p99_us,
             starved: self.starved >= STARVED_AFTER,
             complexity: self.complexity(),
             thread_ns,
@@ -278,13 +280,15 @@ impl Lateness {
         self.samples[self.at][step.min(Self::STEPS - 1)] += 1;
     }
 
-    /// The upper end of the step that holds the 99th percentile; zero with too few frames.
+    /// How many frames there were.
+    fn frames(&self) -> u64 {
+        self.samples.iter().flatten().map(|count| u64::from(*count)).sum()
+    }
+
+    /// The upper end of the step that holds the 99th percentile; zero with no frames.
     fn p99_us(&self) -> u64 {
         let sum = |step: usize| self.samples.iter().map(|counts| u64::from(counts[step])).sum::<u64>();
-        let all: u64 = (0..Self::STEPS).map(sum).sum();
-        if all < FRAMES_MIN {
-            return 0;
-        }
+        let all = self.frames();
         let mut above = all / 100;
         for step in (0..Self::STEPS).rev() {
             let here = sum(step);

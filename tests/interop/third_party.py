@@ -31,9 +31,25 @@ def run(report):
             report.check(
                 "the phrase comes back intelligible through it", score >= HEARD_MIN, f"STOI {score:.3f} at {at:.2f} s"
             )
+            await_idle(url)
             agent = asyncio.run(an_interruption(bridge, phrase)).get("agent", {})
             report.check("speaking over the reply is a barge-in", agent.get("bargeIns", 0) >= 1, agent)
             report.check("no call is left", bridge.live_calls()[0] == 0)
+
+
+def await_idle(url):
+    """The server has one place, which is free only some time after a session has ended."""
+    host = url.split("/")[2]
+    until = time.monotonic() + START_SEC
+    while time.monotonic() < until:
+        connection = http.client.HTTPConnection(host, timeout=2)
+        connection.request("GET", "/v1/pool")
+        pool = connection.getresponse().read().decode()
+        connection.close()
+        if '"idle"' in pool:
+            return
+        time.sleep(0.1)
+    raise RuntimeError(f"the realtime server keeps an ended session: {pool}")
 
 
 async def a_call(bridge, phrase):
