@@ -37,7 +37,7 @@
 //! * **A turn of a worker's loop is short**: some hundred microseconds of packets, four calls' deadlines, a few messages. What
 //!   a turn puts out reaches the kernel at its end, so a longer one makes the first frame wait for the last. A busy loop
 //!   wakes at most once a collection window (half a millisecond) and serves what has gathered; an idle one wakes for each
-//!   packet. The window costs up to itself in lateness, and saves four system calls of five.
+//!   packet. The window costs up to itself in lateness, and saves two system calls of three at half load, five of six near the limit.
 //! * **Effort follows load.** Encoding is most of what a call costs, and complexity 0 costs well under half of the default. A
 //!   worker that fills up takes its encoders' effort down in steps, and up again when there has been room for a while. Quality
 //!   is what it costs, for all calls of a full core alike, before any call is refused.
