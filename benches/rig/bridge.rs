@@ -312,7 +312,12 @@ impl Bridge {
         let bound = Input::UdpBound { socket, port: MEDIA_PORT + leg as u16 };
         worker += metered(meter, &mut self.worker, now, bound, &mut self.out);
         let answered = take(&mut self.out, |output| match output {
-            Output::Message { to: Node::Control, message } => Ok(message),
+            // Not how loaded it is, which it may say just now.
+            Output::Message { to: Node::Control, message }
+                if !matches!(message, Message::FromWorker { event: FromWorker::Load(_), .. }) =>
+            {
+                Ok(message)
+            }
             other => Err(other),
         });
         control += metered(meter, &mut self.control, now, Input::Message(answered), &mut out);
