@@ -47,6 +47,8 @@ const TURN: Duration = Duration::from_micros(250);
 const SETUP_MAX: Duration = Duration::from_secs(6);
 /// The model says something this often, as a real one does: a silent one would be taken for dead after 20 s.
 const PONG_EVERY: u32 = 250;
+/// Turns in which a worker has told what it is asked about all calls, 8 of them a turn.
+const SURVEY_TURNS_MAX: u32 = 200;
 /// A pong, not masked.
 const PONG: &[u8] = &[0x8a, 0];
 
@@ -351,10 +353,18 @@ impl Bridge {
                 Output::Message { to: Node::Worker(0), message } => {
                     let mut told = Vec::new();
                     cost += metered(meter, &mut self.worker, now, Input::Message(message), &mut told);
-                    for output in told {
-                        if let Output::Message { to: Node::Control, message } = output {
-                            cost += metered(meter, &mut self.control, now, Input::Message(message), &mut out);
+                    // What is asked about all calls is answered over some turns.
+                    for _ in 0..SURVEY_TURNS_MAX {
+                        for output in told.drain(..) {
+                            if let Output::Message { to: Node::Control, message } = output {
+                                cost += metered(meter, &mut self.control, now, Input::Message(message), &mut out);
+                            }
                         }
+                        if out.iter().any(|output| matches!(output, Output::Write { .. })) {
+                            break;
+                        }
+                        self.worker.handle_input(now, Input::Submitted);
+                        cost += metered(meter, &mut self.worker, now, Input::Timeout, &mut told);
                     }
                 }
                 Output::Write { bytes, .. } => answer = bytes,
