@@ -84,7 +84,8 @@ pub(crate) fn echo(to: &[SocketAddr], pace: Pace, time: Duration) -> Echoed {
                 }
             }
             Ok(_) => {}
-            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
+            Err(error)
+                if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted) => {}
             Err(error) => panic!("{error}"),
         }
     }
