@@ -67,6 +67,9 @@ enum Task {
 }
 
 const LOAD_HELP: &str = "\
+The callers are on this machine: start a bridge here with BRIDGE_MEDIA_IP=127.0.0.1, or it answers 400
+offer_no_candidate to addresses that it does not reach.
+
 Examples:
   Fifty callers who talk all the time, for a minute:
     voice-media-bridge load --calls 50 --duration 60
