@@ -111,7 +111,7 @@ impl Control {
             ..ControlStats::default()
         };
         let mut control = Self {
-            gate: Gate::new(config.api_token.as_ref()),
+            gate: Gate::new(&config.api_tokens),
             page: config.page.then(Page::new),
             calls: Calls::new(config.workers),
             connections: Connections::default(),

@@ -7,6 +7,7 @@
 
 pub mod children;
 pub mod fetch;
+pub mod files;
 pub mod mail;
 pub mod outbound;
 pub mod ports;

@@ -2,6 +2,7 @@
 
 use std::io::{ErrorKind, IsTerminal, Write};
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -12,9 +13,9 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, fmt};
 use voice_media_bridge::capacity::flags::CapacityFlags;
-use voice_media_bridge::config::{Config, Flags, LogFormat, Secret};
+use voice_media_bridge::config::{Config, Flags, LogFormat, SECRET_FILE_BYTES_MAX, Secret};
 use voice_media_bridge::driver::fetch::Client;
-use voice_media_bridge::driver::{system, terminal, tools};
+use voice_media_bridge::driver::{files, system, terminal, tools};
 use voice_media_bridge::latency;
 use voice_media_bridge::load::flags::LoadFlags;
 use voice_media_bridge::server;
@@ -292,7 +293,8 @@ fn interval(text: &str) -> Result<Duration, String> {
 
 fn effective(flags: Flags) -> Result<Config, String> {
     let cores = u16::try_from(system::cores().len()).unwrap_or(u16::MAX);
-    Config::from_flags(flags, cores).map_err(|error| error.to_string())
+    let read = |path: &Path| files::read(path, SECRET_FILE_BYTES_MAX);
+    Config::from_flags_and_files(flags, cores, &read).map_err(|error| error.to_string())
 }
 
 fn check_filter(filter: &str) -> Result<EnvFilter, String> {
