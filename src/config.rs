@@ -14,11 +14,13 @@ use clap::{Args, ValueEnum};
 
 mod events;
 mod secrets;
+mod tls;
 
 pub use events::{Events, EventsUrl};
 pub use secrets::{
-    ReadFile, SECRET_FILE_BYTES_MAX, SecretFlags, SecretSource, SecretSources, TOKENS_MAX, tokens_of_file,
+    ReadFile, SECRET_FILE_BYTES_MAX, SecretFlags, SecretSource, SecretSources, TOKENS_MAX, first_token, tokens_of_file,
 };
+pub use tls::{TlsFiles, TlsFlags};
 
 /// A secret: never printed.
 #[derive(Clone, PartialEq, Eq)]
@@ -106,6 +108,9 @@ pub struct Flags {
     #[command(flatten)]
     #[allow(missing_docs, reason = "a doc comment would become the help's text")]
     pub secrets: SecretFlags,
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "a doc comment would become the help's text")]
+    pub tls: TlsFlags,
     /// Do not serve the page at `GET /`
     #[arg(long, env = "BRIDGE_NO_PAGE", value_parser = BoolishValueParser::new(), help_heading = "HTTP API")]
     pub no_page: bool,
@@ -226,6 +231,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Tokens of the HTTP API, any of which opens it; empty: none is asked for.
     pub api_tokens: Vec<Secret>,
+    /// What the HTTP API speaks TLS with; `None`: plain HTTP.
+    pub tls: Option<TlsFiles>,
     /// Where each secret came from.
     pub secret_sources: SecretSources,
     /// Whether `GET /` serves the page.
@@ -400,6 +407,7 @@ impl Config {
             return fail("BRIDGE_API_TOKEN (--api-token)", problem);
         }
 
+        let tls = tls::tls(flags.tls)?;
         let media_ports = parse_ports(&flags.media_ports)
             .map_err(|problem| ConfigError { setting: "BRIDGE_MEDIA_PORTS (--media-ports)", problem })?;
         if let Some(ip) = flags.media_ip
@@ -452,6 +460,7 @@ impl Config {
         Ok(Self {
             listen,
             api_tokens: secrets.api_tokens,
+            tls,
             secret_sources: secrets.sources,
             page: !flags.no_page,
             media_ip: flags.media_ip,
@@ -484,6 +493,10 @@ impl fmt::Display for Config {
         line("BRIDGE_API_TOKEN", &self.secret_sources.api_token)?;
         if self.api_tokens.len() > 1 {
             line("", &format!("{} tokens", self.api_tokens.len()))?;
+        }
+        if let Some(TlsFiles { certificate, key }) = &self.tls {
+            line("BRIDGE_TLS_CERT", &certificate.display())?;
+            line("BRIDGE_TLS_KEY", &key.display())?;
         }
         line("BRIDGE_NO_PAGE", &!self.page)?;
         line("BRIDGE_MEDIA_IP", &automatic(self.media_ip.map(|ip| ip.to_string())))?;

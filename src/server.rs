@@ -6,12 +6,13 @@
 
 pub mod capacity;
 pub mod load;
+pub mod reload;
 
 use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use crate::agent::AgentConfig;
 use crate::audio;
@@ -28,8 +29,8 @@ use crate::messages::Message;
 use crate::peer::identity::Identity;
 use crate::peer::sdp::Policy;
 use crate::stats::{BuildInfo, CounterReader, ProcessReader, ProcessStats};
+use crate::tls::Tls;
 use crate::worker::{LoadSettings, Worker, WorkerConfig};
-use crate::wss::Tls;
 
 /// Runs the bridge until a signal ends it. Errors say what could not be set up and what to do.
 pub fn run(config: Config) -> Result<(), String> {
@@ -37,6 +38,10 @@ pub fn run(config: Config) -> Result<(), String> {
     info!("{}", chosen.line);
     if let Err(error) = system::raise_descriptor_limit() {
         warn!(%error, "the limit of open files could not be raised; each call needs two");
+    }
+    let tls = config.tls.as_ref().map(reload::read_tls).transpose()?;
+    if let Some(acceptor) = &tls {
+        reload::warn_of(acceptor);
     }
     let (listener, address) = listen(config.listen).map_err(|error| cannot_listen(config.listen, &error))?;
     let media_ip = media_ip(&config);
@@ -100,7 +105,14 @@ pub fn run(config: Config) -> Result<(), String> {
         None => None,
     };
     let events = events.transpose().map_err(|error| format!("no thread for events: {error}"))?;
-    let _signals = signals::forward(boxes.stopper).map_err(|error| format!("no thread for signals: {error}"))?;
+    let (reloader, to_control) = (reload::Reloader::of(&config), boxes.to_control);
+    let reload = move || {
+        if to_control.send(Message::Reload(reloader.read())).is_err() {
+            error!("control takes no messages now: what SIGHUP has read is lost; send it again");
+        }
+    };
+    let _signals = signals::forward_with_reload(boxes.stopper, reload)
+        .map_err(|error| format!("no thread for signals: {error}"))?;
 
     let mut setup = Setup::new("control", boxes.control.inbox, boxes.control.routes);
     setup.listener = Some(listener);
@@ -111,6 +123,7 @@ pub fn run(config: Config) -> Result<(), String> {
             io: kind_label(chosen.kind),
             opus: audio::library_version(),
         },
+        tls,
         entropy: system::entropy,
         driver_counters: CounterReader::new(move || Counters::sum(&counters)),
         process: process_reader(process::unix_sec()),
@@ -161,6 +174,11 @@ pub fn check(config: &Config) -> Result<String, String> {
             found += &warning;
         }
         Err(error) => return Err(cannot_listen(config.listen, &error)),
+    }
+    if let Some(files) = &config.tls {
+        for warning in reload::warnings(&reload::read_tls(files)?) {
+            found.extend(["warning: ", &warning, "\n"]);
+        }
     }
     if let Upstream::Url { url, .. } = &config.upstream
         && url.tls
@@ -255,11 +273,12 @@ fn announce(config: &Config, address: SocketAddr, media_ip: IpAddr) {
         Upstream::Builtin => info!("the built-in agent answers calls; set OPENAI_API_KEY for the model"),
         Upstream::Url { url, .. } => info!("{} at {} answers calls", config.model, url.host),
     }
+    let scheme = if config.tls.is_some() { "https" } else { "http" };
     if config.page {
         let host = if address.ip().is_unspecified() { media_ip } else { address.ip() };
         let page = SocketAddr::new(host, address.port());
-        info!("listening on {address}; call it from a browser: http://{page}/");
+        info!("listening on {address}; call it from a browser: {scheme}://{page}/");
     } else {
-        info!("listening on {address}");
+        info!("listening on {address} ({scheme})");
     }
 }

@@ -244,6 +244,11 @@ fn tokens_of_setting(bytes: &[u8]) -> Result<Vec<Secret>, String> {
     within_bounds(parts.map(token_of).collect::<Result<_, _>>()?)
 }
 
+/// What a client shows of the list that a server is given: the first of its tokens.
+pub fn first_token(list: &Secret) -> Secret {
+    Secret::new(list.expose().split(',').map(str::trim).find(|token| !token.is_empty()).unwrap_or_default())
+}
+
 fn within_bounds(tokens: Vec<Secret>) -> Result<Vec<Secret>, String> {
     match tokens.len() {
         0 => Err("holds no token; make one with: openssl rand -hex 32".into()),
@@ -293,6 +298,7 @@ mod tests {
         let found = with(&SecretFlags::default(), [Some(&text), None, None], &files(&[])).unwrap();
         assert_eq!(exposed(&found.api_tokens), [A, B]);
         assert_eq!(found.sources.api_token, SecretSource::Setting);
+        assert_eq!(first_token(&Secret::new(text)).expose(), A);
     }
 
     #[test]

@@ -127,6 +127,7 @@ impl World {
             ControlConfig {
                 config: Arc::new(config(words)),
                 build,
+                tls: None,
                 entropy,
                 driver_counters: CounterReader::default(),
                 process: ProcessReader::default(),

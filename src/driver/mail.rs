@@ -297,6 +297,8 @@ pub struct Mailboxes<M> {
     pub events: Endpoint<M>,
     /// Makes control stop; for signals.
     pub stopper: Stopper,
+    /// Tells control what a signal has brought.
+    pub to_control: Sender<M>,
 }
 
 /// Builds the star: control and the resolver in the middle, workers around them.
@@ -320,6 +322,7 @@ pub fn mailboxes<M>(workers: u16) -> io::Result<Mailboxes<M>> {
         resolver: Endpoint { inbox: resolver, routes: from_resolver },
         events: Endpoint { inbox: events, routes: Routes::new() },
         stopper: to_control.stopper(),
+        to_control,
     })
 }
 

@@ -15,6 +15,7 @@ mod server_hostile;
 mod server_log;
 mod server_process;
 mod support;
+mod tls;
 mod voice;
 mod world;
 
