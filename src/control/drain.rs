@@ -103,7 +103,10 @@ impl Control {
     pub(super) fn drain_over(&mut self, now: Instant) {
         let calls = self.calls.live();
         if calls > 0 {
-            tracing::warn!(calls, "the drain's time is over (BRIDGE_DRAIN_SEC): these calls hear a goodbye and are ended");
+            tracing::warn!(
+                calls,
+                "the drain's time is over (BRIDGE_DRAIN_SEC): these calls hear a goodbye and are ended"
+            );
             self.stop(now, Ending::Goodbye);
         }
     }

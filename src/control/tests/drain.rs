@@ -210,7 +210,9 @@ fn the_log_says_how_many_calls_remain_now_and_then() {
         world.input(Input::Stop);
         world.wait(2 * MINUTE);
     });
-    for said in ["calls=1 sec_max=100", "calls=1 sec_left=70", "sec_left=40", "sec_left=10", "hear a goodbye", "stopped"] {
+    for said in
+        ["calls=1 sec_max=100", "calls=1 sec_left=70", "sec_left=40", "sec_left=10", "hear a goodbye", "stopped"]
+    {
         assert!(log.contains(said), "{said:?} is not in\n{log}");
     }
     assert_eq!(log.matches("these calls remain").count(), 3, "{log}");
