@@ -97,7 +97,7 @@ fn at_the_bound_those_who_are_left_hear_a_goodbye_and_the_world_is_told_of_them(
     world.end_call(1, CloseReason::PeerClosed);
     drain(&mut world);
     world.prompt = false;
-    world.wait(4 * MINUTE - Duration::from_millis(1));
+    world.wait(Duration::from_millis(239_999));
     assert!(world.mail.is_empty());
     world.wait(Duration::from_millis(1));
     assert!(world.mail.iter().all(|(_, message)| matches!(message, ToWorker::Stop(Ending::Goodbye))));
@@ -156,7 +156,7 @@ fn a_call_that_is_being_opened_at_the_bound_is_refused_as_draining() {
     world.mail.retain(|(_, message)| !matches!(message, ToWorker::Open(_)));
     let mut ended = report(CallNumber(1));
     ended.close = Some(CloseReason::ServerStopping);
-    world.from(0, FromWorker::Ended(Box::new(ended), Box::new(Stages::new())));
+    world.from(0, FromWorker::Ended(Box::new(ended), Box::default()));
     world.prompt = true;
     world.run();
     let answer = world.answer(posted);
