@@ -9,6 +9,7 @@
 mod answer;
 mod calls;
 mod connections;
+mod drain;
 mod end_log;
 mod events;
 mod gate;
@@ -43,6 +44,7 @@ use crate::tls::Acceptor;
 use answer::Refusal;
 use calls::Calls;
 use connections::{Connections, Exchange, Ticket};
+use drain::{Life, Successor};
 use gate::Gate;
 use gather::Gather;
 use log_limit::LogLimit;
@@ -55,8 +57,6 @@ use wire::News;
 const WORKER_TIME_MAX: Duration = Duration::from_secs(2);
 /// `?wait=connected` waits this long: the limit that ends a call which does not connect.
 const WAIT_TIME_MAX: Duration = Duration::from_secs(30);
-/// Workers get this long to end their calls when the process stops.
-const STOP_TIME_MAX: Duration = Duration::from_secs(3);
 
 /// What control is made of.
 #[derive(Debug)]
@@ -98,17 +98,9 @@ pub struct Control {
     stats: ControlStats,
     recorder: Recorder,
     refusals_logged: LogLimit,
-    stopping: Stopping,
+    life: Life,
+    successor: Successor,
     outputs: VecDeque<Output<Message>>,
-}
-
-/// How far the end of the process is.
-#[derive(Debug, PartialEq, Eq)]
-enum Stopping {
-    No,
-    /// These workers have not said `Stopped`.
-    Workers(Vec<u16>),
-    Done,
 }
 
 impl Control {
@@ -133,7 +125,8 @@ impl Control {
             stats,
             recorder: Recorder::new(),
             refusals_logged: LogLimit::new(now),
-            stopping: Stopping::No,
+            life: Life::Serving,
+            successor: Successor::None,
             outputs: VecDeque::new(),
             started: now,
             config,
@@ -147,16 +140,16 @@ impl Control {
         control
     }
 
-    fn is_stopping(&self) -> bool {
-        self.stopping != Stopping::No
-    }
-
     fn tell(&mut self, worker: u16, message: ToWorker) {
         self.outputs.push_back(Output::Message { to: Node::Worker(worker), message: Message::ToWorker(message) });
     }
 
     fn arm_accepts(&mut self) {
         for door in self.doors.iter().copied() {
+            // Whoever comes to the API from now on is the successor's.
+            if door == Door::Api && self.successor == Successor::Known {
+                continue;
+            }
             while let Some(stream) = self.connections.offer(door) {
                 self.outputs.push_back(Output::Accept { stream, door });
             }
@@ -225,7 +218,7 @@ impl Control {
 
     /// Answers a request, if its connection still stands.
     fn answer(&mut self, now: Instant, ticket: Ticket, mut response: Response) {
-        response.close |= self.is_stopping();
+        response.close |= self.is_leaving();
         let status = response.status;
         let Some(exchange) = self.connections.respond(now, ticket, response) else { return };
         *self.stats.requests.entry((exchange.route, status)).or_default() += 1;
@@ -259,10 +252,9 @@ impl Control {
                 Timer::Waiter(stream) => self.wait_timed_out(now, stream),
                 Timer::Forget(call) => self.calls.forget(call),
                 Timer::Accept => self.connections.accept_again(),
-                Timer::Stop => {
-                    tracing::warn!(waiting_for = ?self.stopping, "stopping without these workers: they did not answer");
-                    self.exit();
-                }
+                Timer::DrainOver => self.drain_over(now),
+                Timer::DrainLog => self.log_drain(now),
+                Timer::Stop => self.stop_timed_out(),
             }
         }
     }
@@ -279,29 +271,10 @@ impl Control {
             FromWorker::Stats(id, stats) => self.counted(now, worker, id, &stats),
             FromWorker::Load(report) => self.calls.loaded(worker, report),
             FromWorker::Stopped => {
-                if let Stopping::Workers(left) = &mut self.stopping {
-                    left.retain(|other| *other != worker);
-                }
+                self.worker_stopped(worker);
                 self.gone(now, worker);
             }
-        }
-    }
-
-    fn stop(&mut self, now: Instant) {
-        if self.is_stopping() {
-            tracing::warn!("asked to stop a second time: stopping at once");
-            return self.exit();
-        }
-        tracing::info!(calls = self.calls.live(), "stopping");
-        self.stopping = Stopping::Workers((0..self.config.workers).collect());
-        self.timers.arm(now + STOP_TIME_MAX, Timer::Stop);
-        (0..self.config.workers).for_each(|worker| self.tell(worker, ToWorker::Stop));
-    }
-
-    fn exit(&mut self) {
-        if self.stopping != Stopping::Done {
-            self.stopping = Stopping::Done;
-            self.outputs.push_back(Output::Exit);
+            FromWorker::Pong => {}
         }
     }
 
@@ -340,7 +313,7 @@ impl Machine for Control {
             Input::Closed { stream } => self.connections.closed(stream),
             Input::Message(Message::FromWorker { worker, event }) => self.worker_says(now, worker, event),
             Input::Message(Message::Reload(reloaded)) => self.reloaded(reloaded),
-            Input::Stop => self.stop(now),
+            Input::Stop => self.signalled(now),
             // What is due is done below. Control asks for neither datagrams nor names, nor does it connect: nothing of
             // the rest is ever for it.
             Input::Timeout
@@ -363,11 +336,7 @@ impl Machine for Control {
             self.pump(now, stream);
         }
         self.arm_accepts();
-        // Answers that the end of calls has caused are still written.
-        if self.stopping == Stopping::Workers(Vec::new()) && !self.connections.any_busy() {
-            tracing::info!("stopped");
-            self.exit();
-        }
+        self.go_on_leaving(now);
     }
 
     fn poll_output(&mut self) -> Output<Message> {
@@ -375,7 +344,7 @@ impl Machine for Control {
             return output;
         }
         Output::Timeout(match self.timers.next() {
-            Some((at, reason)) if self.stopping != Stopping::Done => Deadline::at(at, reason),
+            Some((at, reason)) if self.life != Life::Done => Deadline::at(at, reason),
             _ => Deadline::NEVER,
         })
     }
