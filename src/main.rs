@@ -67,15 +67,12 @@ enum Task {
 }
 
 const LOAD_HELP: &str = "\
-The callers are on this machine: start a bridge here with BRIDGE_MEDIA_IP=127.0.0.1, or it answers 400
-offer_no_candidate to addresses that it does not reach.
-
 Examples:
   Fifty callers who talk all the time, for a minute:
     voice-media-bridge load --calls 50 --duration 60
   Round trips. First an echo as the model and a bridge that uses it, then the load:
     voice-media-bridge agent --echo
-    OPENAI_REALTIME_URL=ws://127.0.0.1:8765/v1/realtime BRIDGE_MEDIA_IP=127.0.0.1 voice-media-bridge
+    OPENAI_REALTIME_URL=ws://127.0.0.1:8765/v1/realtime voice-media-bridge
     voice-media-bridge load --calls 50 --echo --max-echo-p50-ms 15 --max-loss-percent 0
   A normal conversation (the caller talks 40 % of the time), calls coming and going at 5 a second:
     voice-media-bridge load --calls 200 --speech 0.4 --churn 5 --max-answer-p99-ms 20
