@@ -7,6 +7,7 @@
 
 pub mod children;
 pub mod fetch;
+pub mod inspect;
 pub mod mail;
 pub mod outbound;
 pub mod ports;
@@ -40,7 +41,7 @@ use crate::io::Machine;
 
 pub use counters::Counters;
 pub use pace::Window;
-pub use probe::{Chosen, probe};
+pub use probe::{Chosen, NoUring, probe, try_rings, try_uring};
 pub use udp::PAYLOAD_MAX;
 
 use self::mail::{Inbox, Routes};

@@ -2,6 +2,7 @@
 
 mod calls;
 mod capacity;
+mod check;
 mod commands;
 mod events;
 mod load;
