@@ -8,6 +8,7 @@
 pub mod children;
 pub mod fetch;
 pub mod files;
+pub mod inspect;
 pub mod mail;
 pub mod outbound;
 pub mod ports;
@@ -41,7 +42,7 @@ use crate::io::{Door, Machine};
 
 pub use counters::Counters;
 pub use pace::Window;
-pub use probe::{Chosen, probe};
+pub use probe::{Chosen, NoUring, probe, try_rings, try_uring};
 pub use stream::Listener;
 pub use udp::PAYLOAD_MAX;
 

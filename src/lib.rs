@@ -66,6 +66,7 @@ pub mod builtin;
 pub mod call;
 pub mod call_id;
 pub mod capacity;
+pub mod check;
 pub mod close_reason;
 pub mod config;
 pub mod control;

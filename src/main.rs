@@ -6,19 +6,23 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{Arg, Args, Command, CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::parser::ValueSource;
+use clap::{Arg, ArgMatches, Args, Command, CommandFactory, FromArgMatches, Parser, Subcommand};
 use tracing::{Level, Metadata};
 use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, fmt};
 use voice_media_bridge::capacity::flags::CapacityFlags;
+use voice_media_bridge::check::Origin;
+use voice_media_bridge::check::flags::CheckFlags;
 use voice_media_bridge::config::{Config, Flags, LogFormat, SECRET_FILE_BYTES_MAX, Secret};
 use voice_media_bridge::driver::fetch::Client;
 use voice_media_bridge::driver::{files, system, terminal, tools};
 use voice_media_bridge::latency;
 use voice_media_bridge::load::flags::LoadFlags;
 use voice_media_bridge::server;
+use voice_media_bridge::server::check::Depth;
 use voice_media_bridge::top;
 
 /// Joins WhatsApp Business voice calls (WebRTC, Opus) to a realtime speech model
@@ -40,8 +44,9 @@ struct Cli {
 enum Task {
     /// Run the bridge; the same as no command
     Serve(Box<Flags>),
-    /// Print the effective settings, secrets hidden, and fail if they cannot work
-    CheckConfig(Box<Flags>),
+    /// Print the effective settings, secrets hidden, and test them: each failure with what to do about it
+    #[command(after_help = CHECK_HELP)]
+    CheckConfig(Box<CheckFlags>),
     /// Run the built-in agent alone: a realtime server to point bridges and tests at
     Agent(AgentFlags),
     /// Drive a server with simulated WhatsApp calls, and measure what callers would hear
@@ -68,15 +73,12 @@ enum Task {
 }
 
 const LOAD_HELP: &str = "\
-The callers are on this machine: start a bridge here with BRIDGE_MEDIA_IP=127.0.0.1, or it answers 400
-offer_no_candidate to addresses that it does not reach.
-
 Examples:
   Fifty callers who talk all the time, for a minute:
     voice-media-bridge load --calls 50 --duration 60
   Round trips. First an echo as the model and a bridge that uses it, then the load:
     voice-media-bridge agent --echo
-    OPENAI_REALTIME_URL=ws://127.0.0.1:8765/v1/realtime BRIDGE_MEDIA_IP=127.0.0.1 voice-media-bridge
+    OPENAI_REALTIME_URL=ws://127.0.0.1:8765/v1/realtime voice-media-bridge
     voice-media-bridge load --calls 50 --echo --max-echo-p50-ms 15 --max-loss-percent 0
   A normal conversation (the caller talks 40 % of the time), calls coming and going at 5 a second:
     voice-media-bridge load --calls 200 --speech 0.4 --churn 5 --max-answer-p99-ms 20
@@ -84,6 +86,18 @@ Examples:
     voice-media-bridge load --url http://10.0.0.5:8080 --relay-ip 10.0.0.9 --json report.json
 Ctrl-C hangs up and reports. Exit codes: 0 all is well, 1 it could not run, 3 a bound was missed or nothing connected.
 Callers talk and listen as WhatsApp's do; the bridge must be allowed to reach them (BRIDGE_ALLOW_PRIVATE=1 for loopback).";
+
+const CHECK_HELP: &str = "\
+It changes nothing, sends no request to the model, and reads the same variables as the bridge. A unit's variables and
+limits are not those of a shell; inside the unit they are seen with:
+  systemd-run --pty --property=EnvironmentFile=/etc/voice-media-bridge/voice-media-bridge.env voice-media-bridge check-config
+
+Examples:
+  Before a start:                           voice-media-bridge check-config
+  Whether the key is taken (opens and closes a session; no audio, no answer is asked for):
+                                            voice-media-bridge check-config --deep
+  For a deployment, without network:        voice-media-bridge check-config --offline --strict --json
+Exit codes: 0 a bridge can start on this, 1 it cannot (or, with --strict, there is a warning).";
 
 const CAPACITY_HELP: &str = "\
 It starts a bridge, a model and a load of its own on loopback ports, and tries more and more calls until ticks come too
@@ -178,7 +192,10 @@ fn main() -> ExitCode {
     let outcome = match cli.command {
         None => serve(cli.flags),
         Some(Task::Serve(flags)) => serve(*flags),
-        Some(Task::CheckConfig(flags)) => check_config(*flags),
+        Some(Task::CheckConfig(flags)) => match check_config(*flags, &origins(&matches, "check-config")) {
+            Ok(code) => return code,
+            Err(problem) => Err(problem),
+        },
         Some(Task::Agent(flags)) => agent(&flags),
         Some(Task::Load(flags)) => match load(&flags) {
             Ok(code) => return code,
@@ -215,12 +232,35 @@ fn serve(flags: Flags) -> Result<(), String> {
     server::run(config)
 }
 
-fn check_config(flags: Flags) -> Result<(), String> {
-    let config = effective(flags)?;
+/// Where each setting of a command came from.
+fn origins(matches: &ArgMatches, command: &str) -> Vec<Origin> {
+    let Some(given) = matches.subcommand_matches(command) else { return Vec::new() };
+    let cli = Cli::command();
+    let command = cli.find_subcommand(command).expect("its matches are there");
+    let origin = |arg: &Arg| {
+        let set_by = match given.value_source(arg.get_id().as_str()) {
+            Some(ValueSource::CommandLine) => arg.get_long().map(|flag| format!("--{flag}")),
+            Some(ValueSource::EnvVariable) => Some("environment".to_owned()),
+            _ => None,
+        };
+        let heading = arg.get_help_heading().unwrap_or("Others").to_owned();
+        Some(Origin { variable: arg.get_env()?.to_str()?.to_owned(), heading, set_by })
+    };
+    command.get_arguments().filter_map(origin).collect()
+}
+
+fn check_config(flags: CheckFlags, origins: &[Origin]) -> Result<ExitCode, String> {
+    let CheckFlags { settings, deep, offline, strict, json } = flags;
+    let config = effective(settings)?;
     check_filter(&config.log)?;
-    let found = server::check(&config)?;
-    print!("{config}\n{found}ok\n");
-    Ok(())
+    let depth = match (offline, deep) {
+        (true, _) => Depth::Offline,
+        (false, false) => Depth::Reach,
+        (false, true) => Depth::Session,
+    };
+    let report = server::check::run(&config, origins, depth)?;
+    print(&if json { report.to_json() } else { report.to_string() })?;
+    Ok(if report.passes(strict) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn agent(flags: &AgentFlags) -> Result<(), String> {

@@ -45,6 +45,8 @@ pub enum Message {
     Event(Event),
     /// The signals' thread has read settings again, for control.
     Reload(Reloaded),
+    /// Control has news for the service manager.
+    Notify(Notice),
 }
 
 /// What SIGHUP has read again: nothing where no file is named, and the reason in words where it cannot be used.
@@ -54,8 +56,6 @@ pub struct Reloaded {
     pub tls: Option<Result<Acceptor, String>>,
     /// The tokens of the API; at least one.
     pub api_tokens: Option<Result<Vec<Secret>, String>>,
-    /// Control has news for the service manager.
-    Notify(Notice),
 }
 
 /// What control tells a worker.

@@ -5,10 +5,10 @@
 //! it must not do any of their work.
 
 pub mod capacity;
+pub mod check;
 pub mod load;
 pub mod reload;
 
-use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
@@ -161,39 +161,6 @@ pub fn run_agent(address: SocketAddr, echo: bool, talk_percent: Option<u8>) -> R
     setup.doors.push((Door::Api, listener.into()));
     setup.window = Window::of_tool();
     driver::run(chosen.kind, agent, setup).map_err(|error| format!("the agent's loop failed: {error}"))
-}
-
-/// Tries what the settings need without keeping it, and says what it finds, a line each.
-pub fn check(config: &Config) -> Result<String, String> {
-    let chosen = driver::probe(config.io)?;
-    let mut found = format!("{}\nmedia address {}\n", chosen.line, media_ip(config));
-    match listen(config.listen) {
-        Ok(_) => {}
-        Err(error) if error.kind() == ErrorKind::AddrInUse => {
-            let warning =
-                format!("warning: {} is in use, by a bridge that runs already or by another program\n", config.listen);
-            found += &warning;
-        }
-        Err(error) => return Err(cannot_listen(config.listen, &error)),
-    }
-    if let Some(files) = &config.tls {
-        for warning in reload::warnings(&reload::read_tls(files)?) {
-            found.extend(["warning: ", &warning, "\n"]);
-        }
-    }
-    if let Upstream::Url { url, .. } = &config.upstream
-        && url.tls
-    {
-        Tls::new()?;
-    }
-    if let Some(events) = &config.events {
-        let _ = poster(events)?;
-    }
-    if let Some(name) = &config.model_was_retired {
-        let warning = format!("warning: the model {name} is retired; {} is used\n", config.model);
-        found += &warning;
-    }
-    Ok(found)
 }
 
 fn cannot_listen(address: SocketAddr, error: &std::io::Error) -> String {

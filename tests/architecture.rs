@@ -60,13 +60,15 @@ const MODULES: &[(&str, &[&str])] = &[
     (
         "server",
         &[
-            "agent", "audio", "builtin", "call", "capacity", "config", "control", "driver", "io", "load", "messages",
-            "peer", "stats", "tls", "worker", "wss",
+            "agent", "audio", "builtin", "call", "capacity", "check", "config", "control", "driver", "io", "load",
+            "messages", "peer", "realtime", "stats", "tls", "worker", "wss",
         ],
     ),
+    // check: it judges what `driver::inspect` saw; peer: media addresses by the rules for a call's candidates.
+    ("check", &["config", "driver", "peer"]),
     ("latency", &["driver"]),
     ("top", &["call_id", "driver", "latency"]),
-    ("main", &["config", "driver", "capacity", "latency", "load", "server", "top"]),
+    ("main", &["check", "config", "driver", "capacity", "latency", "load", "server", "top"]),
 ];
 
 /// Where each third-party crate may be named: a module, or one file of it.
@@ -79,7 +81,10 @@ const CRATES: &[(&str, &[&str])] = &[
     ("x509_cert", &["tls"]),
     ("tungstenite", &["wss"]),
     ("httparse", &["http"]),
-    ("serde_json", &["realtime", "control", "builtin", "capacity", "latency", "load", "server/capacity", "top"]),
+    (
+        "serde_json",
+        &["realtime", "control", "builtin", "capacity", "check", "latency", "load", "server/capacity", "top"],
+    ),
     ("base64_simd", &["realtime", "control", "builtin", "wss"]),
     ("opusic_sys", &["audio"]),
     ("hdrhistogram", &["stats"]),
@@ -88,7 +93,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("nix", &["driver"]),
     ("libc", &["driver"]),
     ("signal_hook", &["driver"]),
-    ("clap", &["capacity/flags", "config", "load/flags", "main"]),
+    ("clap", &["capacity/flags", "check/flags", "config", "load/flags", "main"]),
     ("ureq", &["driver/fetch"]),
     ("crossterm", &["driver/terminal"]),
     ("tracing_subscriber", &["main"]),

@@ -32,6 +32,11 @@ impl EventsUrl {
         format!("{}{}", self.server(), self.0.path)
     }
 
+    /// Host, port and whether it is TLS: to be reached, not to be shown.
+    pub fn place(&self) -> &RealtimeUrl {
+        &self.0
+    }
+
     /// Scheme, host and port.
     pub fn server(&self) -> String {
         let scheme = if self.0.tls { "https" } else { "http" };

@@ -2,6 +2,7 @@
 
 mod calls;
 mod capacity;
+mod check;
 mod commands;
 mod drain;
 mod events;
