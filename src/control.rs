@@ -35,7 +35,7 @@ use std::time::{Duration, Instant};
 use crate::call_id::CallNumber;
 use crate::config::Config;
 use crate::http::{Event, Response};
-use crate::io::{Deadline, Entropy, Input, Machine, Node, Output};
+use crate::io::{Deadline, Door, Entropy, Input, Machine, Node, Output};
 use crate::messages::{FromWorker, Message, RequestId, ToWorker};
 use crate::stats::{BuildInfo, ControlStats, CounterReader, ProcessReader, Recorder};
 use crate::tls::Acceptor;
@@ -88,6 +88,8 @@ pub struct Control {
     started: Instant,
     gate: Gate,
     page: Option<Page>,
+    /// Where connections are accepted.
+    doors: Vec<Door>,
     connections: Connections,
     calls: Calls,
     gathers: std::collections::BTreeMap<RequestId, Gather>,
@@ -123,6 +125,7 @@ impl Control {
             gate: Gate::new(&config.api_tokens),
             page: config.page.then(Page::new),
             calls: Calls::new(config.workers),
+            doors: vec![Door::Api],
             connections: Connections::default(),
             gathers: std::collections::BTreeMap::new(),
             requests_asked: 0,
@@ -153,8 +156,10 @@ impl Control {
     }
 
     fn arm_accepts(&mut self) {
-        while let Some(stream) = self.connections.offer() {
-            self.outputs.push_back(Output::Accept { stream });
+        for door in self.doors.iter().copied() {
+            while let Some(stream) = self.connections.offer(door) {
+                self.outputs.push_back(Output::Accept { stream, door });
+            }
         }
     }
 
@@ -312,7 +317,7 @@ impl Machine for Control {
     fn handle_input(&mut self, now: Instant, input: Input<'_, Message>) {
         match input {
             Input::Submitted => return,
-            Input::Accepted { stream, peer: _ } => {
+            Input::Accepted { stream, .. } => {
                 let refused = self.connections.accepted(now, stream, self.tls.as_ref());
                 self.stats.connections_accepted += 1;
                 if let Some(ticket) = refused {
@@ -337,7 +342,13 @@ impl Machine for Control {
             // What is due is done below. Control asks for neither datagrams nor names, nor does it connect: nothing of
             // the rest is ever for it.
             Input::Timeout
-            | Input::Message(Message::ToWorker(_) | Message::Resolve(_) | Message::Resolved(_) | Message::Event(_))
+            | Input::Message(
+                Message::ToWorker(_)
+                | Message::Resolve(_)
+                | Message::Resolved(_)
+                | Message::Event(_)
+                | Message::Notify(_),
+            )
             | Input::Datagram(_)
             | Input::UdpBound { .. }
             | Input::UdpRefused { .. }

@@ -1,7 +1,8 @@
 //! What SIGHUP brings: another certificate, other tokens. New connections and new requests see them; calls, and the
 //! connections that stand, go on as they are. What cannot be used is said and changes nothing.
 
-use crate::messages::Reloaded;
+use crate::io::{Node, Output};
+use crate::messages::{Message, Notice, Reloaded};
 
 use super::Control;
 use super::gate::Gate;
@@ -34,6 +35,10 @@ impl Control {
                 tracing::error!("the API's tokens were not reloaded, the old ones stay in use: {problem}");
             }
             None => {}
+        }
+        // Read it is by now; a service manager that has asked for it waits to hear of both, in this order.
+        for notice in [Notice::Reloading, Notice::Ready] {
+            self.outputs.push_back(Output::Message { to: Node::Supervisor, message: Message::Notify(notice) });
         }
         let reloads = &mut self.stats.reloads;
         match (used, failed) {

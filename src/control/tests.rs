@@ -6,6 +6,7 @@ mod fields;
 mod gate;
 mod latency;
 mod placement;
+mod reload;
 mod server;
 mod stop;
 
@@ -20,9 +21,10 @@ use super::{Control, ControlConfig};
 use crate::call_id::CallNumber;
 use crate::close_reason::CloseReason;
 use crate::config::{Config, Flags};
-use crate::io::{Fault, Input, Machine, Node, Output, StreamKey};
-use crate::messages::{CallReport, CallState, Event, FromWorker, Message, OpenCall, OpenRefusal, ToWorker};
+use crate::io::{Door, Fault, Input, Machine, Node, Output, StreamKey};
+use crate::messages::{CallReport, CallState, Event, FromWorker, Message, Notice, OpenCall, OpenRefusal, ToWorker};
 use crate::stats::{BuildInfo, CounterReader, ProcessReader, Stages, WorkerStats};
+use crate::tls::Acceptor;
 
 const OFFER: &str = include_str!("../../tests/fixtures/sdp/offer-live-2026-10-02.sdp");
 const ANSWER: &str = "v=0\r\no=- 9 9 IN IP4 198.51.100.7\r\n";
@@ -58,6 +60,8 @@ struct World {
     refusal: Option<OpenRefusal>,
     /// What the world was told.
     events: Vec<Event>,
+    /// What the service manager was told.
+    notices: Vec<Notice>,
     /// What every call has measured.
     stages: Stages,
     /// What every worker has measured.
@@ -119,6 +123,11 @@ impl World {
     }
 
     fn with(words: &[&str]) -> Self {
+        Self::secure(words, None)
+    }
+
+    /// The same, with TLS where there is something to accept it.
+    fn secure(words: &[&str], tls: Option<Acceptor>) -> Self {
         let now = Instant::now();
         let entropy = |bytes: &mut [u8]| bytes.fill(0xab);
         let build = BuildInfo { version: "1.2.3", io: "sim", opus: "" };
@@ -127,7 +136,7 @@ impl World {
             ControlConfig {
                 config: Arc::new(config(words)),
                 build,
-                tls: None,
+                tls,
                 entropy,
                 driver_counters: CounterReader::default(),
                 process: ProcessReader::default(),
@@ -146,6 +155,7 @@ impl World {
             takes: true,
             refusal: None,
             events: Vec::new(),
+            notices: Vec::new(),
             stages: Stages::new(),
             worker_stages: Stages::new(),
             exited: false,
@@ -169,7 +179,7 @@ impl World {
                     }
                     self.work_one();
                 }
-                Output::Accept { stream } => self.offered.push_back(stream),
+                Output::Accept { stream, .. } => self.offered.push_back(stream),
                 Output::Write { stream, bytes } => {
                     let client = self.clients.get_mut(&stream).expect("a write to a connection");
                     assert!(!client.shut && !client.closed, "a write after the end");
@@ -190,6 +200,7 @@ impl World {
                 Output::Message { to: Node::Worker(worker), message: Message::ToWorker(message) } => {
                     self.mail.push_back((worker, message));
                 }
+                Output::Message { to: Node::Supervisor, message: Message::Notify(notice) } => self.notices.push(notice),
                 Output::Message { to: Node::Events, message: Message::Event(event) } => self.events.push(event),
                 Output::Read { .. } => {}
                 Output::Exit => {
@@ -287,7 +298,7 @@ impl World {
     fn client(&mut self) -> StreamKey {
         let stream = self.offered.pop_front().expect("an accept is armed");
         self.clients.insert(stream, Client::default());
-        self.input(Input::Accepted { stream, peer: "127.0.0.1:9".parse().unwrap() });
+        self.input(Input::Accepted { stream, door: Door::Api, peer: "127.0.0.1:9".parse().ok() });
         stream
     }
 
