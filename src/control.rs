@@ -34,7 +34,7 @@ use std::time::{Duration, Instant};
 use crate::call_id::CallNumber;
 use crate::config::Config;
 use crate::http::{Event, Response};
-use crate::io::{Deadline, Entropy, Input, Machine, Node, Output};
+use crate::io::{Deadline, Door, Entropy, Input, Machine, Node, Output};
 use crate::messages::{FromWorker, Message, RequestId, ToWorker};
 use crate::stats::{BuildInfo, ControlStats, CounterReader, ProcessReader, Recorder};
 
@@ -80,6 +80,8 @@ pub struct Control {
     started: Instant,
     gate: Gate,
     page: Option<Page>,
+    /// Where connections are accepted.
+    doors: Vec<Door>,
     connections: Connections,
     calls: Calls,
     gathers: std::collections::BTreeMap<RequestId, Gather>,
@@ -106,6 +108,7 @@ impl Control {
             gate: Gate::new(config.api_token.as_ref()),
             page: config.page.then(Page::new),
             calls: Calls::new(config.workers),
+            doors: vec![Door::Api],
             connections: Connections::default(),
             gathers: std::collections::BTreeMap::new(),
             requests_asked: 0,
@@ -132,11 +135,12 @@ impl Control {
     }
 
     fn arm_accepts(&mut self) {
-        if self.successor == Successor::Known {
-            return;
-        }
-        while let Some(stream) = self.connections.offer() {
-            self.outputs.push_back(Output::Accept { stream });
+        // A successor accepts in our place, on the same listeners, and asks us through the local door.
+        let is_open = |door: &Door| *door == Door::Local || self.successor == Successor::None;
+        for door in self.doors.iter().copied().filter(is_open) {
+            while let Some(stream) = self.connections.offer(door) {
+                self.outputs.push_back(Output::Accept { stream, door });
+            }
         }
     }
 
@@ -255,7 +259,7 @@ impl Machine for Control {
     fn handle_input(&mut self, now: Instant, input: Input<'_, Message>) {
         match input {
             Input::Submitted => return,
-            Input::Accepted { stream, peer: _ } => {
+            Input::Accepted { stream, .. } => {
                 let refused = self.connections.accepted(now, stream);
                 self.stats.connections_accepted += 1;
                 if let Some(ticket) = refused {
@@ -279,7 +283,13 @@ impl Machine for Control {
             // What is due is done below. Control asks for neither datagrams nor names, nor does it connect: nothing of
             // the rest is ever for it.
             Input::Timeout
-            | Input::Message(Message::ToWorker(_) | Message::Resolve(_) | Message::Resolved(_) | Message::Event(_))
+            | Input::Message(
+                Message::ToWorker(_)
+                | Message::Resolve(_)
+                | Message::Resolved(_)
+                | Message::Event(_)
+                | Message::Notify(_),
+            )
             | Input::Datagram(_)
             | Input::UdpBound { .. }
             | Input::UdpRefused { .. }

@@ -41,6 +41,8 @@ pub enum Message {
     Resolved(Resolved),
     /// Control has news for the world.
     Event(Event),
+    /// Control has news for the service manager.
+    Notify(Notice),
 }
 
 /// What control tells a worker.
@@ -294,6 +296,21 @@ pub struct Resolved {
     pub call: CallNumber,
     /// Addresses in the order to try, or the reason there is none.
     pub outcome: Result<Arc<[SocketAddr]>, String>,
+}
+
+/// What the service manager shall be told of the process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Notice {
+    /// The process serves: at its start, and again after `Reloading`.
+    Ready,
+    /// One line on what it is doing.
+    Status(String),
+    /// It reads its settings again; `Ready` follows.
+    Reloading,
+    /// It takes no more work, and ends.
+    Stopping,
+    /// Every loop turns: the proof of life that a watchdog waits for.
+    Alive,
 }
 
 /// What whoever listens shall be told of a call.

@@ -24,6 +24,7 @@ use crate::driver::ports::shares;
 use crate::driver::process::{self, ProcessUsage};
 use crate::driver::threads::{Threads, listen};
 use crate::driver::{self, Counters, Kind, Setup, Window, outbound, resolver, signals, system};
+use crate::io::Door;
 use crate::messages::Message;
 use crate::peer::identity::Identity;
 use crate::peer::sdp::Policy;
@@ -103,7 +104,7 @@ pub fn run(config: Config) -> Result<(), String> {
     let _signals = signals::forward(boxes.stopper).map_err(|error| format!("no thread for signals: {error}"))?;
 
     let mut setup = Setup::new("control", boxes.control.inbox, boxes.control.routes);
-    setup.listener = Some(listener);
+    setup.doors.push((Door::Api, listener.into()));
     counters.push(Arc::clone(&setup.counters));
     let control = ControlConfig {
         build: BuildInfo {
@@ -144,7 +145,7 @@ pub fn run_agent(address: SocketAddr, echo: bool, talk_percent: Option<u8>) -> R
     };
     info!("the built-in agent listens on ws://{address}/v1/realtime; it {mode}");
     let mut setup = Setup::new("agent", boxes.control.inbox, boxes.control.routes);
-    setup.listener = Some(listener);
+    setup.doors.push((Door::Api, listener.into()));
     setup.window = Window::of_tool();
     driver::run(chosen.kind, agent, setup).map_err(|error| format!("the agent's loop failed: {error}"))
 }
@@ -236,7 +237,7 @@ fn spawn_builtin(kind: Kind, threads: &Threads) -> Result<u16, String> {
     let (listener, address) = listen(any).map_err(|error| format!("no port for the built-in agent: {error}"))?;
     let boxes = mailboxes::<Message>(0).map_err(|error| format!("no mailbox: {error}"))?;
     let mut setup = Setup::new("builtin-agent", boxes.control.inbox, boxes.control.routes);
-    setup.listener = Some(listener);
+    setup.doors.push((Door::Api, listener.into()));
     threads
         .spawn(kind, setup, || BuiltinAgent::new(BuiltinOptions { echo: false }))
         .map_err(|error| format!("no thread for the built-in agent: {error}"))?;

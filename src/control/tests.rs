@@ -21,7 +21,7 @@ use super::{Control, ControlConfig};
 use crate::call_id::CallNumber;
 use crate::close_reason::CloseReason;
 use crate::config::{Config, Flags};
-use crate::io::{Fault, Input, Machine, Node, Output, StreamKey};
+use crate::io::{Door, Fault, Input, Machine, Node, Output, StreamKey};
 use crate::messages::{CallReport, CallState, Ending, Event, FromWorker, Message, OpenCall, OpenRefusal, ToWorker};
 use crate::stats::{BuildInfo, CounterReader, ProcessReader, Stages, WorkerStats};
 
@@ -169,7 +169,7 @@ impl World {
                     }
                     self.work_one();
                 }
-                Output::Accept { stream } => self.offered.push_back(stream),
+                Output::Accept { stream, .. } => self.offered.push_back(stream),
                 Output::Write { stream, bytes } => {
                     let client = self.clients.get_mut(&stream).expect("a write to a connection");
                     assert!(!client.shut && !client.closed, "a write after the end");
@@ -296,7 +296,7 @@ impl World {
     fn client(&mut self) -> StreamKey {
         let stream = self.offered.pop_front().expect("an accept is armed");
         self.clients.insert(stream, Client::default());
-        self.input(Input::Accepted { stream, peer: "127.0.0.1:9".parse().unwrap() });
+        self.input(Input::Accepted { stream, door: Door::Api, peer: "127.0.0.1:9".parse().ok() });
         stream
     }
 
