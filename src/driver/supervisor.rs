@@ -23,6 +23,9 @@ const STATUS_CHARS_MAX: usize = 200;
 /// A manager that does not read for this long loses the line: the end of the process must not wait for it.
 const SEND_TIME_MAX: Duration = Duration::from_secs(1);
 
+/// Beyond what control says, the end of the process takes this long at most: the last events are sent.
+const EXIT_TIME_MAX: Duration = Duration::from_secs(15);
+
 /// The socket of a service manager that wants to hear of this process.
 pub struct Manager {
     socket: UnixDatagram,
@@ -96,7 +99,10 @@ fn watchdog(usec: Option<&str>, pid: Option<&str>, own: u32) -> Option<Duration>
 fn text(notice: &Notice) -> String {
     match notice {
         Notice::Ready => "READY=1".into(),
-        Notice::Stopping => "STOPPING=1".into(),
+        // systemd's own patience (TimeoutStopSec) runs from here on: ours is the one that counts.
+        Notice::Stopping { within } => {
+            format!("STOPPING=1\nEXTEND_TIMEOUT_USEC={}", (*within + EXIT_TIME_MAX).as_micros())
+        }
         Notice::Alive => "WATCHDOG=1".into(),
         // A line break would begin another assignment.
         Notice::Status(status) => {
@@ -130,13 +136,14 @@ mod tests {
             let (sender, inbox) = mailbox().unwrap();
             let thread = spawn(Endpoint { inbox, routes: Routes::new() }, Manager::at(&at, None).unwrap()).unwrap();
             let mut routes = Routes::new().with(Node::Supervisor, sender);
-            for notice in [Notice::Ready, Notice::Status("12 calls".into()), Notice::Alive, Notice::Stopping] {
+            let stopping = Notice::Stopping { within: Duration::from_secs(605) };
+            for notice in [Notice::Ready, Notice::Status("12 calls".into()), Notice::Alive, stopping] {
                 routes.send(Node::Supervisor, Message::Notify(notice));
             }
             drop(routes);
             thread.join().unwrap();
             let mut buffer = [0; 512];
-            for expected in ["READY=1", "STATUS=12 calls", "WATCHDOG=1", "STOPPING=1"] {
+            for expected in ["READY=1", "STATUS=12 calls", "WATCHDOG=1", "STOPPING=1\nEXTEND_TIMEOUT_USEC=620000000"] {
                 let len = there.recv(&mut buffer).unwrap();
                 assert_eq!(std::str::from_utf8(&buffer[..len]), Ok(expected), "{at}");
             }
