@@ -215,7 +215,7 @@ pub enum Input<'a, M> {
     },
     /// Another machine sent this.
     Message(M),
-    /// The process was asked to end (SIGTERM, SIGINT). A second one means: at once.
+    /// The process was asked to end (SIGTERM, SIGINT): it may take its time. A second one means: at once.
     Stop,
 }
 

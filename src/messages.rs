@@ -5,6 +5,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::Serialize;
 
@@ -74,9 +75,24 @@ pub enum ToWorker {
     Latency(RequestId, CallNumber),
     /// Counters and histograms; answered by `Stats`.
     Stats(RequestId),
-    /// End every call with [`CloseReason::ServerStopping`], answer `Stopped`, and be done.
-    Stop,
+    /// End every call in this way with [`CloseReason::ServerStopping`], answer `Stopped`, and be done. May be repeated.
+    Stop(Ending),
+    /// Answer `Pong`: a worker without calls does not turn by itself.
+    Ping,
 }
+
+/// How calls are ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// Callers who hear us are told first: two tones, within [`GOODBYE_TIME_MAX`].
+    Goodbye,
+    /// Now.
+    AtOnce,
+}
+
+/// A call whose goodbye takes longer is ended all the same: the tones are below a second, and this is room for a core that
+/// is late with all of them.
+pub const GOODBYE_TIME_MAX: Duration = Duration::from_secs(2);
 
 /// A call to be taken.
 #[derive(Debug)]
@@ -137,6 +153,8 @@ pub enum FromWorker {
     Load(LoadReport),
     /// Every call is ended.
     Stopped,
+    /// The answer to `Ping`.
+    Pong,
 }
 
 /// How loaded a worker is. Shares are of its core, 0 to 1.
@@ -303,7 +321,10 @@ pub enum Notice {
     /// It reads its settings again; `Ready` follows.
     Reloading,
     /// It takes no more work, and ends.
-    Stopping,
+    Stopping {
+        /// At the latest: a manager's own patience must not be shorter.
+        within: Duration,
+    },
     /// Every loop turns: the proof of life that a watchdog waits for.
     Alive,
 }

@@ -1,7 +1,9 @@
 //! Sessions on the plain machine: raw HTTP bytes on one side, scripted workers on the other, time as an argument.
 
+mod agent_check;
 mod api;
 mod contract;
+mod drain;
 mod fields;
 mod gate;
 mod latency;
@@ -9,6 +11,7 @@ mod placement;
 mod reload;
 mod server;
 mod stop;
+mod supervision;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
@@ -22,7 +25,9 @@ use crate::call_id::CallNumber;
 use crate::close_reason::CloseReason;
 use crate::config::{Config, Flags};
 use crate::io::{Door, Fault, Input, Machine, Node, Output, StreamKey};
-use crate::messages::{CallReport, CallState, Event, FromWorker, Message, Notice, OpenCall, OpenRefusal, ToWorker};
+use crate::messages::{
+    CallReport, CallState, Ending, Event, FromWorker, Message, Notice, OpenCall, OpenRefusal, ToWorker,
+};
 use crate::stats::{BuildInfo, CounterReader, ProcessReader, Stages, WorkerStats};
 use crate::tls::Acceptor;
 
@@ -47,6 +52,7 @@ struct World {
     control: Control,
     now: Instant,
     offered: VecDeque<StreamKey>,
+    offered_agents: VecDeque<StreamKey>,
     clients: HashMap<StreamKey, Client>,
     /// What workers were told and have not done, in order.
     mail: VecDeque<(u16, ToWorker)>,
@@ -123,11 +129,20 @@ impl World {
     }
 
     fn with(words: &[&str]) -> Self {
-        Self::secure(words, None)
+        Self::started(words, None, None)
     }
 
-    /// The same, with TLS where there is something to accept it.
-    fn secure(words: &[&str], tls: Option<Acceptor>) -> Self {
+    /// With a watchdog that wants to be told this often.
+    fn watched(alive_every: Duration) -> Self {
+        Self::started(&[], Some(alive_every), None)
+    }
+
+    /// With TLS.
+    fn secure(words: &[&str], tls: Acceptor) -> Self {
+        Self::started(words, None, Some(tls))
+    }
+
+    fn started(words: &[&str], alive_every: Option<Duration>, tls: Option<Acceptor>) -> Self {
         let now = Instant::now();
         let entropy = |bytes: &mut [u8]| bytes.fill(0xab);
         let build = BuildInfo { version: "1.2.3", io: "sim", opus: "" };
@@ -140,12 +155,14 @@ impl World {
                 entropy,
                 driver_counters: CounterReader::default(),
                 process: ProcessReader::default(),
+                alive_every,
             },
         );
         let mut world = Self {
             control,
             now,
             offered: VecDeque::new(),
+            offered_agents: VecDeque::new(),
             clients: HashMap::new(),
             mail: VecDeque::new(),
             calls: BTreeMap::new(),
@@ -179,6 +196,7 @@ impl World {
                     }
                     self.work_one();
                 }
+                Output::Accept { stream, door: Door::AgentCheck } => self.offered_agents.push_back(stream),
                 Output::Accept { stream, .. } => self.offered.push_back(stream),
                 Output::Write { stream, bytes } => {
                     let client = self.clients.get_mut(&stream).expect("a write to a connection");
@@ -255,7 +273,8 @@ impl World {
                 FromWorker::Stats(id, Box::new(stats))
             }
             ToWorker::Activate(_) => return,
-            ToWorker::Stop => {
+            ToWorker::Ping => FromWorker::Pong,
+            ToWorker::Stop(_) => {
                 let mine: Vec<_> =
                     self.calls.iter().filter(|(_, (at, _))| *at == worker).map(|(call, _)| *call).collect();
                 for call in mine {
@@ -265,6 +284,14 @@ impl World {
             }
         };
         self.from(worker, event);
+    }
+
+    /// How workers were told to stop, and have not done yet. They never get that mail.
+    fn stops(&mut self) -> Vec<Ending> {
+        let ending = |message: &ToWorker| if let ToWorker::Stop(ending) = message { Some(*ending) } else { None };
+        let stops = self.mail.iter().filter_map(|(_, message)| ending(message)).collect();
+        self.mail.retain(|(_, message)| ending(message).is_none());
+        stops
     }
 
     fn from(&mut self, worker: u16, event: FromWorker) {

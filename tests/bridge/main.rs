@@ -1,8 +1,10 @@
 //! Tests of whole calls: the server on one side, a media relay laid out like WhatsApp's on the other.
 
+mod agent_check;
 mod calls;
 mod capacity;
 mod commands;
+mod drain;
 mod events;
 mod load;
 mod pump;

@@ -20,7 +20,7 @@ fn metric(world: &mut World, token: &str, name: &str) -> Option<String> {
 
 #[test]
 fn plain_http_on_a_port_of_tls_is_refused_in_words_and_counted() {
-    let mut world = World::secure(&[], Some(Identity::until(2100).acceptor()));
+    let mut world = World::secure(&[], Identity::until(2100).acceptor());
     let stream = world.begin("GET", "/health", "", "");
     let answer = world.answer(stream);
     assert_eq!((answer.status, answer.code()), (400, "tls_required"));
@@ -34,7 +34,7 @@ fn plain_http_on_a_port_of_tls_is_refused_in_words_and_counted() {
 
 #[test]
 fn what_is_no_tls_either_is_counted_as_a_failure_and_leaves_nothing() {
-    let mut world = World::secure(&[], Some(Identity::until(2100).acceptor()));
+    let mut world = World::secure(&[], Identity::until(2100).acceptor());
     let stream = world.client();
     world.send(stream, [0u8; 64]);
     assert!(world.clients[&stream].shut);
@@ -74,7 +74,7 @@ fn the_service_manager_hears_of_each_reload_whatever_came_of_it() {
 fn the_certificates_end_is_that_of_the_one_in_use() {
     let mut world = World::with(&["--api-token", TOKEN]);
     assert_eq!(metric(&mut world, TOKEN, "tls_certificate_not_after_seconds"), None);
-    let mut world = World::secure(&[], Some(Identity::until(2100).acceptor()));
+    let mut world = World::secure(&[], Identity::until(2100).acceptor());
     assert_eq!(world.control.stats.tls_not_after_sec, Some(4_133_894_400));
     reload(&mut world, Some(Err("is damaged".into())), None);
     assert_eq!(world.control.stats.tls_not_after_sec, Some(4_133_894_400));
