@@ -15,7 +15,7 @@ use super::timers::{Timer, Timers};
 use super::wire::{News, Wire};
 
 /// Connections served at once: room for a thousand stalled clients beside honest ones. At worst, each with head and
-/// body nearly whole, they hold 300 MB.
+/// body nearly whole, they hold 300 MB; TLS adds some 10 KB to each.
 pub(super) const CONNECTIONS_MAX: usize = 2048;
 /// Connections beyond it that are being told so.
 const REFUSALS_MAX: usize = 64;
