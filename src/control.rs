@@ -6,6 +6,7 @@
 //!
 //! This module must not know how a call works: reports pass through it as plain data.
 
+mod agent_check;
 mod answer;
 mod calls;
 mod connections;
@@ -23,6 +24,7 @@ mod reload;
 mod route;
 mod session_request;
 mod sessions;
+mod supervision;
 mod timers;
 mod wire;
 
@@ -41,6 +43,7 @@ use crate::messages::{FromWorker, Message, RequestId, ToWorker};
 use crate::stats::{BuildInfo, ControlStats, CounterReader, ProcessReader, Recorder};
 use crate::tls::Acceptor;
 
+use agent_check::AgentCheck;
 use answer::Refusal;
 use calls::Calls;
 use connections::{Connections, Exchange, Ticket};
@@ -49,6 +52,7 @@ use gate::Gate;
 use gather::Gather;
 use log_limit::LogLimit;
 use page::Page;
+use supervision::Supervision;
 use timers::{Timer, Timers};
 use wire::News;
 
@@ -73,6 +77,8 @@ pub struct ControlConfig {
     pub driver_counters: CounterReader,
     /// What the process uses, for `/metrics`.
     pub process: ProcessReader,
+    /// How often a watchdog wants to know that all loops turn; `None`: there is none.
+    pub alive_every: Option<Duration>,
 }
 
 /// The control plane.
@@ -98,6 +104,8 @@ pub struct Control {
     stats: ControlStats,
     recorder: Recorder,
     refusals_logged: LogLimit,
+    agent_check: AgentCheck,
+    supervision: Supervision,
     life: Life,
     successor: Successor,
     outputs: VecDeque<Output<Message>>,
@@ -106,7 +114,7 @@ pub struct Control {
 impl Control {
     /// Control as it starts: its first outputs ask for connections.
     pub fn new(now: Instant, parts: ControlConfig) -> Self {
-        let ControlConfig { config, build, tls, entropy, driver_counters, process } = parts;
+        let ControlConfig { config, build, tls, entropy, driver_counters, process, alive_every } = parts;
         let stats = ControlStats {
             calls_max: config.calls_max.into(),
             retired_models: config.model_was_retired.is_some().into(),
@@ -117,7 +125,7 @@ impl Control {
             gate: Gate::new(&config.api_tokens),
             page: config.page.then(Page::new),
             calls: Calls::new(config.workers),
-            doors: vec![Door::Api],
+            doors: [Door::Api].into_iter().chain(config.drain.agent_check_listen.map(|_| Door::AgentCheck)).collect(),
             connections: Connections::default(),
             gathers: std::collections::BTreeMap::new(),
             requests_asked: 0,
@@ -125,6 +133,8 @@ impl Control {
             stats,
             recorder: Recorder::new(),
             refusals_logged: LogLimit::new(now),
+            agent_check: AgentCheck::default(),
+            supervision: Supervision::new(alive_every),
             life: Life::Serving,
             successor: Successor::None,
             outputs: VecDeque::new(),
@@ -137,6 +147,7 @@ impl Control {
             process,
         };
         control.arm_accepts();
+        control.ask_for_life(now);
         control
     }
 
@@ -145,11 +156,9 @@ impl Control {
     }
 
     fn arm_accepts(&mut self) {
-        for door in self.doors.iter().copied() {
-            // Whoever comes to the API from now on is the successor's.
-            if door == Door::Api && self.successor == Successor::Known {
-                continue;
-            }
+        // A successor accepts in our place, on the same listeners, and asks us through the local door.
+        let is_open = |door: &Door| *door == Door::Local || self.successor == Successor::None;
+        for door in self.doors.iter().copied().filter(is_open) {
             while let Some(stream) = self.connections.offer(door) {
                 self.outputs.push_back(Output::Accept { stream, door });
             }
@@ -252,6 +261,9 @@ impl Control {
                 Timer::Waiter(stream) => self.wait_timed_out(now, stream),
                 Timer::Forget(call) => self.calls.forget(call),
                 Timer::Accept => self.connections.accept_again(),
+                Timer::AgentCheck(stream) => self.agent_is_done(stream),
+                Timer::Status => self.status_due(),
+                Timer::Alive => self.ask_for_life(now),
                 Timer::DrainOver => self.drain_over(now),
                 Timer::DrainLog => self.log_drain(now),
                 Timer::Stop => self.stop_timed_out(),
@@ -272,9 +284,10 @@ impl Control {
             FromWorker::Load(report) => self.calls.loaded(worker, report),
             FromWorker::Stopped => {
                 self.worker_stopped(worker);
+                self.worker_turns(worker);
                 self.gone(now, worker);
             }
-            FromWorker::Pong => {}
+            FromWorker::Pong => self.worker_turns(worker),
         }
     }
 
@@ -290,10 +303,9 @@ impl Machine for Control {
     fn handle_input(&mut self, now: Instant, input: Input<'_, Message>) {
         match input {
             Input::Submitted => return,
-            Input::Accepted { stream, door, .. } => {
-                // The other doors are on this machine or have nothing to hide.
-                let tls = self.tls.as_ref().filter(|_| door == Door::Api);
-                let refused = self.connections.accepted(now, stream, tls);
+            Input::Accepted { stream, door: Door::AgentCheck, .. } => self.agent_asks(now, stream),
+            Input::Accepted { stream, .. } => {
+                let refused = self.connections.accepted(now, stream, self.tls.as_ref());
                 self.stats.connections_accepted += 1;
                 if let Some(ticket) = refused {
                     let text = "Too many connections are open. Try again, or reuse one.";
@@ -301,13 +313,17 @@ impl Machine for Control {
                 }
             }
             Input::Received { stream, bytes } => self.received(now, stream, bytes),
-            Input::Ended { stream } => self.connections.ended(now, stream),
+            Input::Ended { stream } => {
+                self.connections.ended(now, stream);
+                self.agent_is_done(stream);
+            }
             Input::Written { stream, .. } => self.connections.written(now, stream),
             Input::Failed { stream, fault } => {
                 if self.connections.is_offered(stream) {
                     tracing::warn!(%fault, "a connection could not be accepted");
                     self.connections.pause_accepts(now, &mut self.timers);
                 }
+                self.agent_is_done(stream);
                 self.close(stream);
             }
             Input::Closed { stream } => self.connections.closed(stream),
@@ -337,6 +353,7 @@ impl Machine for Control {
         }
         self.arm_accepts();
         self.go_on_leaving(now);
+        self.tell_status(now);
     }
 
     fn poll_output(&mut self) -> Output<Message> {

@@ -84,6 +84,8 @@ Examples:
     voice-media-bridge load --calls 200 --speech 0.4 --churn 5 --max-answer-p99-ms 20
   Another server with the same API, its report for a script:
     voice-media-bridge load --url http://10.0.0.5:8080 --relay-ip 10.0.0.9 --json report.json
+  Over TLS, with a certificate of an authority of your own:
+    voice-media-bridge load --url https://bridge.internal:8443 --ca ca.pem --relay-ip 10.0.0.9
 Ctrl-C hangs up and reports. Exit codes: 0 all is well, 1 it could not run, 3 a bound was missed or nothing connected.
 Callers talk and listen as WhatsApp's do; the bridge must be allowed to reach them (BRIDGE_ALLOW_PRIVATE=1 for loopback).";
 

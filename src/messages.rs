@@ -43,10 +43,10 @@ pub enum Message {
     Resolved(Resolved),
     /// Control has news for the world.
     Event(Event),
-    /// The signals' thread has read settings again, for control.
-    Reload(Reloaded),
     /// Control has news for the service manager.
     Notify(Notice),
+    /// The signals' thread has read settings again, for control.
+    Reload(Reloaded),
 }
 
 /// What SIGHUP has read again: nothing where no file is named, and the reason in words where it cannot be used.
@@ -321,7 +321,10 @@ pub enum Notice {
     /// It reads its settings again; `Ready` follows.
     Reloading,
     /// It takes no more work, and ends.
-    Stopping,
+    Stopping {
+        /// At the latest: a manager's own patience must not be shorter.
+        within: Duration,
+    },
     /// Every loop turns: the proof of life that a watchdog waits for.
     Alive,
 }

@@ -93,6 +93,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("nix", &["driver"]),
     ("libc", &["driver"]),
     ("signal_hook", &["driver"]),
+    ("sd_listen_fds", &["driver/activation"]),
     ("clap", &["capacity/flags", "check/flags", "config", "load/flags", "main"]),
     ("ureq", &["driver/fetch"]),
     ("crossterm", &["driver/terminal"]),

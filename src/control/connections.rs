@@ -15,7 +15,7 @@ use super::timers::{Timer, Timers};
 use super::wire::{News, Wire};
 
 /// Connections served at once: room for a thousand stalled clients beside honest ones. At worst, each with head and
-/// body nearly whole, they hold 300 MB.
+/// body nearly whole, they hold 300 MB; TLS adds some 10 KB to each.
 pub(super) const CONNECTIONS_MAX: usize = 2048;
 /// Connections beyond it that are being told so.
 const REFUSALS_MAX: usize = 64;
@@ -85,6 +85,8 @@ enum State {
     Free,
     Offered(Door),
     Open(Box<Open>),
+    /// Accepted, and served by others than this table: it keeps the key alone.
+    Apart,
     /// Given up; waits for the driver to return the key.
     Closing,
 }
@@ -132,11 +134,12 @@ impl Connections {
         self.paused = false;
     }
 
-    /// A connection stands, and speaks TLS where there is an acceptor. Where there are too many, returns a ticket to refuse it
-    /// with.
+    /// A connection stands. At the API's door it speaks TLS where there is an acceptor; the others are on this machine. Where
+    /// there are too many, returns a ticket to refuse it with.
     pub(super) fn accepted(&mut self, now: Instant, stream: StreamKey, tls: Option<&Acceptor>) -> Option<Ticket> {
         let State::Offered(door) = self.slot(stream)?.state else { return None };
         self.offered[door as usize] -= 1;
+        let tls = tls.filter(|_| door == Door::Api);
         let refused = self.open >= CONNECTIONS_MAX;
         if refused {
             self.refusing += 1;
@@ -148,6 +151,14 @@ impl Connections {
         self.slots[stream.slot as usize].state = State::Open(Box::new(open));
         self.touched.push_back(stream);
         refused.then(|| self.begin(stream, Exchange::new(now, "none")))
+    }
+
+    /// A connection stands that speaks no HTTP. False where the key is not ours.
+    pub(super) fn accepted_apart(&mut self, stream: StreamKey) -> bool {
+        let Some(State::Offered(door)) = self.slot(stream).map(|slot| &slot.state) else { return false };
+        self.offered[*door as usize] -= 1;
+        self.slots[stream.slot as usize].state = State::Apart;
+        true
     }
 
     pub(super) fn received(&mut self, now: Instant, stream: StreamKey, bytes: &[u8]) -> News {
@@ -244,7 +255,7 @@ impl Connections {
 
     /// Whether the key is ours to close: offered or open.
     pub(super) fn is_held(&self, stream: StreamKey) -> bool {
-        self.slot(stream).is_some_and(|slot| matches!(slot.state, State::Offered(_) | State::Open(_)))
+        self.slot(stream).is_some_and(|slot| matches!(slot.state, State::Offered(_) | State::Open(_) | State::Apart))
     }
 
     /// Gives a connection up, and returns the request it was being answered.
@@ -267,7 +278,7 @@ impl Connections {
                 self.offered[door as usize] -= 1;
                 None
             }
-            State::Free | State::Closing => None,
+            State::Apart | State::Free | State::Closing => None,
         }
     }
 

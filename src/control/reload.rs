@@ -1,7 +1,7 @@
 //! What SIGHUP brings: another certificate, other tokens. New connections and new requests see them; calls, and the
 //! connections that stand, go on as they are. What cannot be used is said and changes nothing.
 
-use crate::messages::Reloaded;
+use crate::messages::{Notice, Reloaded};
 
 use super::Control;
 use super::gate::Gate;
@@ -35,6 +35,9 @@ impl Control {
             }
             None => {}
         }
+        // Read it is by now; a service manager that has asked for it waits to hear of both, in this order.
+        self.notify(Notice::Reloading);
+        self.notify(Notice::Ready);
         let reloads = &mut self.stats.reloads;
         match (used, failed) {
             (0, 0) => {

@@ -1,5 +1,6 @@
 //! Tests of whole calls: the server on one side, a media relay laid out like WhatsApp's on the other.
 
+mod agent_check;
 mod calls;
 mod capacity;
 mod check;

@@ -79,7 +79,7 @@ fn a_call_over_https(io: &str, media_ports: &str) {
     assert_eq!(nobody.request("GET", "/api/sessions", None).status, 401);
     assert!(HttpsClient::connect(server.address(), &Authority::new("another")).is_err(), "not their certificate");
 
-    assert!(client.is_ended_cleanly(), "with the end of TLS before that of the stream");
+    assert!(client.ends_cleanly(), "with the end of TLS before that of the stream");
 
     let plain = server.http().get("/health");
     assert_eq!((plain.status, &plain.json()["code"]), (400, &json!("tls_required")));

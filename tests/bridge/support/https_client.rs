@@ -136,7 +136,7 @@ impl HttpsClient {
     }
 
     /// Asks a last time; whether the server then ends TLS before it ends the stream.
-    pub(crate) fn is_ended_cleanly(mut self) -> bool {
+    pub(crate) fn ends_cleanly(mut self) -> bool {
         self.stream
             .write_all(b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
             .expect("the server reads");
