@@ -289,6 +289,29 @@ fn a_call_that_ends_while_calls_are_counted_is_counted_once() {
 }
 
 #[test]
+fn a_worker_without_calls_answers_when_it_is_asked_whether_it_turns() {
+    let (mut worker, now) = (worker(), Instant::now());
+    turn(&mut worker, now);
+    let Output::Timeout(deadline) = worker.poll_output() else { panic!("drained above") };
+    assert_eq!(deadline, Deadline::NEVER, "it sleeps");
+    ask(&mut worker, now, ToWorker::Ping);
+    let told = turn(&mut worker, now);
+    assert!(matches!(told[..], [FromWorker::Pong]), "{told:?}");
+}
+
+#[test]
+fn a_call_that_is_ended_twice_is_told_of_once() {
+    let (mut worker, now) = (worker(), Instant::now());
+    open(&mut worker, now, 1);
+    turn(&mut worker, now);
+    ask(&mut worker, now, ToWorker::Stop(Ending::Goodbye));
+    ask(&mut worker, now, ToWorker::Stop(Ending::AtOnce));
+    let told = turn(&mut worker, now);
+    let [FromWorker::Ended(report, _)] = &told[..] else { panic!("{told:?}") };
+    assert_eq!(report.close, Some(CloseReason::ServerStopping));
+}
+
+#[test]
 fn questions_that_nobody_waits_for_do_not_pile_up() {
     let (mut worker, now) = (worker(), Instant::now());
     (0..1_000).for_each(|request| ask(&mut worker, now, ToWorker::List(RequestId(request))));
