@@ -6,6 +6,7 @@
 
 pub mod capacity;
 pub mod check;
+pub mod doctor;
 pub mod load;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};

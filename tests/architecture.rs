@@ -56,15 +56,17 @@ const MODULES: &[(&str, &[&str])] = &[
     (
         "server",
         &[
-            "agent", "audio", "builtin", "call", "capacity", "check", "config", "control", "driver", "io", "load",
-            "messages", "peer", "realtime", "stats", "worker", "wss",
+            "agent", "audio", "builtin", "call", "capacity", "check", "config", "control", "doctor", "driver", "io",
+            "load", "messages", "peer", "realtime", "stats", "worker", "wss",
         ],
     ),
     // check: it judges what `driver::inspect` saw; peer: media addresses by the rules for a call's candidates.
     ("check", &["config", "driver", "peer"]),
+    // doctor: its caller is made of the load's parts; driver: the steps of `driver::inspect::reach`.
+    ("doctor", &["audio", "driver", "io", "load", "relay", "stats"]),
     ("latency", &["driver"]),
     ("top", &["call_id", "driver", "latency"]),
-    ("main", &["check", "config", "driver", "capacity", "latency", "load", "server", "top"]),
+    ("main", &["check", "config", "doctor", "driver", "capacity", "latency", "load", "server", "top"]),
 ];
 
 /// Where each third-party crate may be named: a module, or one file of it.
@@ -78,7 +80,19 @@ const CRATES: &[(&str, &[&str])] = &[
     ("httparse", &["http"]),
     (
         "serde_json",
-        &["realtime", "control", "builtin", "capacity", "check", "latency", "load", "server/capacity", "top"],
+        &[
+            "realtime",
+            "control",
+            "builtin",
+            "capacity",
+            "check",
+            "doctor",
+            "latency",
+            "load",
+            "server/capacity",
+            "server/doctor",
+            "top",
+        ],
     ),
     ("base64_simd", &["realtime", "control", "builtin", "wss"]),
     ("opusic_sys", &["audio"]),
@@ -88,7 +102,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("nix", &["driver"]),
     ("libc", &["driver"]),
     ("signal_hook", &["driver"]),
-    ("clap", &["capacity/flags", "check/flags", "config", "load/flags", "main"]),
+    ("clap", &["capacity/flags", "check/flags", "config", "doctor/flags", "load/flags", "main"]),
     ("ureq", &["driver/fetch"]),
     ("crossterm", &["driver/terminal"]),
     ("tracing_subscriber", &["main"]),

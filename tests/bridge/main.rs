@@ -4,6 +4,7 @@ mod calls;
 mod capacity;
 mod check;
 mod commands;
+mod doctor;
 mod events;
 mod load;
 mod pump;
