@@ -9,6 +9,7 @@
 mod answer;
 mod calls;
 mod connections;
+mod drain;
 mod end_log;
 mod events;
 mod gate;
@@ -18,10 +19,12 @@ mod latency;
 mod log_limit;
 mod page;
 mod placement;
+mod reload;
 mod route;
 mod session_request;
 mod sessions;
 mod timers;
+mod wire;
 
 #[cfg(test)]
 mod tests;
@@ -33,26 +36,27 @@ use std::time::{Duration, Instant};
 use crate::call_id::CallNumber;
 use crate::config::Config;
 use crate::http::{Event, Response};
-use crate::io::{Deadline, Entropy, Input, Machine, Node, Output};
+use crate::io::{Deadline, Door, Entropy, Input, Machine, Node, Output};
 use crate::messages::{FromWorker, Message, RequestId, ToWorker};
 use crate::stats::{BuildInfo, ControlStats, CounterReader, ProcessReader, Recorder};
+use crate::tls::Acceptor;
 
 use answer::Refusal;
 use calls::Calls;
 use connections::{Connections, Exchange, Ticket};
+use drain::{Life, Successor};
 use gate::Gate;
 use gather::Gather;
 use log_limit::LogLimit;
 use page::Page;
 use timers::{Timer, Timers};
+use wire::News;
 
 /// A worker answers within this time or the request that needs it is refused. A turn of a worker's loop is well below
 /// 20 ms; one that takes seconds is stuck.
 const WORKER_TIME_MAX: Duration = Duration::from_secs(2);
 /// `?wait=connected` waits this long: the limit that ends a call which does not connect.
 const WAIT_TIME_MAX: Duration = Duration::from_secs(30);
-/// Workers get this long to end their calls when the process stops.
-const STOP_TIME_MAX: Duration = Duration::from_secs(3);
 
 /// What control is made of.
 #[derive(Debug)]
@@ -61,6 +65,8 @@ pub struct ControlConfig {
     pub config: Arc<Config>,
     /// What `/metrics` says is running.
     pub build: BuildInfo,
+    /// What makes the API speak TLS.
+    pub tls: Option<Acceptor>,
     /// Session ids come from here.
     pub entropy: Entropy,
     /// What the drivers count, for `/metrics`.
@@ -74,12 +80,16 @@ pub struct ControlConfig {
 pub struct Control {
     config: Arc<Config>,
     build: BuildInfo,
+    /// What new connections speak TLS with.
+    tls: Option<Acceptor>,
     entropy: Entropy,
     driver_counters: CounterReader,
     process: ProcessReader,
     started: Instant,
     gate: Gate,
     page: Option<Page>,
+    /// Where connections are accepted.
+    doors: Vec<Door>,
     connections: Connections,
     calls: Calls,
     gathers: std::collections::BTreeMap<RequestId, Gather>,
@@ -88,32 +98,26 @@ pub struct Control {
     stats: ControlStats,
     recorder: Recorder,
     refusals_logged: LogLimit,
-    stopping: Stopping,
+    life: Life,
+    successor: Successor,
     outputs: VecDeque<Output<Message>>,
-}
-
-/// How far the end of the process is.
-#[derive(Debug, PartialEq, Eq)]
-enum Stopping {
-    No,
-    /// These workers have not said `Stopped`.
-    Workers(Vec<u16>),
-    Done,
 }
 
 impl Control {
     /// Control as it starts: its first outputs ask for connections.
     pub fn new(now: Instant, parts: ControlConfig) -> Self {
-        let ControlConfig { config, build, entropy, driver_counters, process } = parts;
+        let ControlConfig { config, build, tls, entropy, driver_counters, process } = parts;
         let stats = ControlStats {
             calls_max: config.calls_max.into(),
             retired_models: config.model_was_retired.is_some().into(),
+            tls_not_after_sec: tls.as_ref().and_then(|tls| Some(tls.certificate()?.not_after_sec)),
             ..ControlStats::default()
         };
         let mut control = Self {
-            gate: Gate::new(config.api_token.as_ref()),
+            gate: Gate::new(&config.api_tokens),
             page: config.page.then(Page::new),
             calls: Calls::new(config.workers),
+            doors: vec![Door::Api],
             connections: Connections::default(),
             gathers: std::collections::BTreeMap::new(),
             requests_asked: 0,
@@ -121,11 +125,13 @@ impl Control {
             stats,
             recorder: Recorder::new(),
             refusals_logged: LogLimit::new(now),
-            stopping: Stopping::No,
+            life: Life::Serving,
+            successor: Successor::None,
             outputs: VecDeque::new(),
             started: now,
             config,
             build,
+            tls,
             entropy,
             driver_counters,
             process,
@@ -134,23 +140,25 @@ impl Control {
         control
     }
 
-    fn is_stopping(&self) -> bool {
-        self.stopping != Stopping::No
-    }
-
     fn tell(&mut self, worker: u16, message: ToWorker) {
         self.outputs.push_back(Output::Message { to: Node::Worker(worker), message: Message::ToWorker(message) });
     }
 
     fn arm_accepts(&mut self) {
-        while let Some(stream) = self.connections.offer() {
-            self.outputs.push_back(Output::Accept { stream });
+        for door in self.doors.iter().copied() {
+            // Whoever comes to the API from now on is the successor's.
+            if door == Door::Api && self.successor == Successor::Known {
+                continue;
+            }
+            while let Some(stream) = self.connections.offer(door) {
+                self.outputs.push_back(Output::Accept { stream, door });
+            }
         }
     }
 
     /// Takes what a connection has to say until it has no more, and sets its timer.
     fn pump(&mut self, now: Instant, stream: crate::io::StreamKey) {
-        while let Some(event) = self.connections.poll(stream) {
+        while let Some(event) = self.connections.poll(now, stream) {
             match event {
                 Event::Request(request) => {
                     let ticket = self.connections.begin(stream, Exchange::new(now, request.head.method.label()));
@@ -176,6 +184,25 @@ impl Control {
         self.connections.rearm(stream, &mut self.timers);
     }
 
+    fn received(&mut self, now: Instant, stream: crate::io::StreamKey, bytes: &[u8]) {
+        match self.connections.received(now, stream, bytes) {
+            News::None => {}
+            News::Secured { resumed } => self.stats.handshakes.secured(resumed),
+            News::Failed { handshaking, why } => {
+                self.stats.handshakes.failed += u64::from(handshaking);
+                if let Some(unsaid) = self.refusals_logged.take(now) {
+                    tracing::info!(why, handshaking, unsaid, "TLS with a client failed");
+                }
+            }
+            News::NotTls => {
+                self.stats.handshakes.plain += 1;
+                let ticket = self.connections.refuse_unasked(now, stream);
+                let text = "This port speaks TLS: use https://";
+                self.refuse(now, ticket, &Refusal::new(400, "tls_required", text));
+            }
+        }
+    }
+
     fn close(&mut self, stream: crate::io::StreamKey) {
         if !self.connections.is_held(stream) {
             return;
@@ -191,7 +218,7 @@ impl Control {
 
     /// Answers a request, if its connection still stands.
     fn answer(&mut self, now: Instant, ticket: Ticket, mut response: Response) {
-        response.close |= self.is_stopping();
+        response.close |= self.is_leaving();
         let status = response.status;
         let Some(exchange) = self.connections.respond(now, ticket, response) else { return };
         *self.stats.requests.entry((exchange.route, status)).or_default() += 1;
@@ -225,10 +252,9 @@ impl Control {
                 Timer::Waiter(stream) => self.wait_timed_out(now, stream),
                 Timer::Forget(call) => self.calls.forget(call),
                 Timer::Accept => self.connections.accept_again(),
-                Timer::Stop => {
-                    tracing::warn!(waiting_for = ?self.stopping, "stopping without these workers: they did not answer");
-                    self.exit();
-                }
+                Timer::DrainOver => self.drain_over(now),
+                Timer::DrainLog => self.log_drain(now),
+                Timer::Stop => self.stop_timed_out(),
             }
         }
     }
@@ -245,29 +271,10 @@ impl Control {
             FromWorker::Stats(id, stats) => self.counted(now, worker, id, &stats),
             FromWorker::Load(report) => self.calls.loaded(worker, report),
             FromWorker::Stopped => {
-                if let Stopping::Workers(left) = &mut self.stopping {
-                    left.retain(|other| *other != worker);
-                }
+                self.worker_stopped(worker);
                 self.gone(now, worker);
             }
-        }
-    }
-
-    fn stop(&mut self, now: Instant) {
-        if self.is_stopping() {
-            tracing::warn!("asked to stop a second time: stopping at once");
-            return self.exit();
-        }
-        tracing::info!(calls = self.calls.live(), "stopping");
-        self.stopping = Stopping::Workers((0..self.config.workers).collect());
-        self.timers.arm(now + STOP_TIME_MAX, Timer::Stop);
-        (0..self.config.workers).for_each(|worker| self.tell(worker, ToWorker::Stop));
-    }
-
-    fn exit(&mut self) {
-        if self.stopping != Stopping::Done {
-            self.stopping = Stopping::Done;
-            self.outputs.push_back(Output::Exit);
+            FromWorker::Pong => {}
         }
     }
 
@@ -283,15 +290,17 @@ impl Machine for Control {
     fn handle_input(&mut self, now: Instant, input: Input<'_, Message>) {
         match input {
             Input::Submitted => return,
-            Input::Accepted { stream, peer: _ } => {
-                let refused = self.connections.accepted(now, stream);
+            Input::Accepted { stream, door, .. } => {
+                // The other doors are on this machine or have nothing to hide.
+                let tls = self.tls.as_ref().filter(|_| door == Door::Api);
+                let refused = self.connections.accepted(now, stream, tls);
                 self.stats.connections_accepted += 1;
                 if let Some(ticket) = refused {
                     let text = "Too many connections are open. Try again, or reuse one.";
                     self.refuse(now, ticket, &Refusal::new(503, "too_many_connections", text).retry_after(1));
                 }
             }
-            Input::Received { stream, bytes } => self.connections.received(now, stream, bytes),
+            Input::Received { stream, bytes } => self.received(now, stream, bytes),
             Input::Ended { stream } => self.connections.ended(now, stream),
             Input::Written { stream, .. } => self.connections.written(now, stream),
             Input::Failed { stream, fault } => {
@@ -303,11 +312,18 @@ impl Machine for Control {
             }
             Input::Closed { stream } => self.connections.closed(stream),
             Input::Message(Message::FromWorker { worker, event }) => self.worker_says(now, worker, event),
-            Input::Stop => self.stop(now),
+            Input::Message(Message::Reload(reloaded)) => self.reloaded(reloaded),
+            Input::Stop => self.signalled(now),
             // What is due is done below. Control asks for neither datagrams nor names, nor does it connect: nothing of
             // the rest is ever for it.
             Input::Timeout
-            | Input::Message(Message::ToWorker(_) | Message::Resolve(_) | Message::Resolved(_) | Message::Event(_))
+            | Input::Message(
+                Message::ToWorker(_)
+                | Message::Resolve(_)
+                | Message::Resolved(_)
+                | Message::Event(_)
+                | Message::Notify(_),
+            )
             | Input::Datagram(_)
             | Input::UdpBound { .. }
             | Input::UdpRefused { .. }
@@ -320,11 +336,7 @@ impl Machine for Control {
             self.pump(now, stream);
         }
         self.arm_accepts();
-        // Answers that the end of calls has caused are still written.
-        if self.stopping == Stopping::Workers(Vec::new()) && !self.connections.any_busy() {
-            tracing::info!("stopped");
-            self.exit();
-        }
+        self.go_on_leaving(now);
     }
 
     fn poll_output(&mut self) -> Output<Message> {
@@ -332,7 +344,7 @@ impl Machine for Control {
             return output;
         }
         Output::Timeout(match self.timers.next() {
-            Some((at, reason)) if self.stopping != Stopping::Done => Deadline::at(at, reason),
+            Some((at, reason)) if self.life != Life::Done => Deadline::at(at, reason),
             _ => Deadline::NEVER,
         })
     }

@@ -2,6 +2,7 @@
 
 use std::io::{ErrorKind, IsTerminal, Write};
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -15,10 +16,10 @@ use tracing_subscriber::{EnvFilter, Layer, fmt};
 use voice_media_bridge::capacity::flags::CapacityFlags;
 use voice_media_bridge::check::Origin;
 use voice_media_bridge::check::flags::CheckFlags;
-use voice_media_bridge::config::{Config, Flags, LogFormat, Secret};
+use voice_media_bridge::config::{Config, Flags, LogFormat, SECRET_FILE_BYTES_MAX, Secret};
 use voice_media_bridge::doctor::flags::DoctorFlags;
 use voice_media_bridge::driver::fetch::Client;
-use voice_media_bridge::driver::{system, terminal, tools};
+use voice_media_bridge::driver::{files, system, terminal, tools};
 use voice_media_bridge::latency;
 use voice_media_bridge::load::flags::LoadFlags;
 use voice_media_bridge::server;
@@ -133,14 +134,25 @@ struct BridgeFlags {
     /// Where the bridge's API is
     #[arg(long, env = "BRIDGE_URL", value_name = "URL", default_value = "http://127.0.0.1:8080")]
     url: String,
-    /// The API's token, where it has one
+    /// The API's token, where it has one; of several the first
     #[arg(long, env = "BRIDGE_API_TOKEN", value_name = "TOKEN", hide_env_values = true)]
     token: Option<Secret>,
+    /// File with the API's token; of several the first
+    #[arg(long, env = "BRIDGE_API_TOKEN_FILE", value_name = "FILE")]
+    token_file: Option<PathBuf>,
+    /// Trust the certificates in this file (PEM) and no others. Default: what this machine trusts
+    #[arg(long, env = "BRIDGE_CA", value_name = "FILE")]
+    ca: Option<PathBuf>,
 }
 
 impl BridgeFlags {
     fn client(&self) -> Result<Client, String> {
-        Client::new(&self.url, self.token.as_ref(), ANSWER_TIME_MAX).map_err(|error| format!("{error} (--url)"))
+        let token = tools::api_token(self.token.as_ref(), self.token_file.as_deref())?;
+        let client = match &self.ca {
+            Some(path) => Client::with_roots(&self.url, token.as_ref(), ANSWER_TIME_MAX, &tools::authorities(path)?),
+            None => Client::new(&self.url, token.as_ref(), ANSWER_TIME_MAX),
+        };
+        client.map_err(|error| format!("{error} (--url)"))
     }
 }
 
@@ -385,7 +397,8 @@ fn interval(text: &str) -> Result<Duration, String> {
 
 fn effective(flags: Flags) -> Result<Config, String> {
     let cores = u16::try_from(system::cores().len()).unwrap_or(u16::MAX);
-    Config::from_flags(flags, cores).map_err(|error| error.to_string())
+    let read = |path: &Path| files::read(path, SECRET_FILE_BYTES_MAX);
+    Config::from_flags_and_files(flags, cores, &read).map_err(|error| error.to_string())
 }
 
 fn check_filter(filter: &str) -> Result<EnvFilter, String> {

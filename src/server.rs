@@ -8,11 +8,12 @@ pub mod capacity;
 pub mod check;
 pub mod doctor;
 pub mod load;
+pub mod reload;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use crate::agent::AgentConfig;
 use crate::audio;
@@ -25,12 +26,13 @@ use crate::driver::ports::shares;
 use crate::driver::process::{self, ProcessUsage};
 use crate::driver::threads::{Threads, listen};
 use crate::driver::{self, Counters, Kind, Setup, Window, outbound, resolver, signals, system};
+use crate::io::Door;
 use crate::messages::Message;
 use crate::peer::identity::Identity;
 use crate::peer::sdp::Policy;
 use crate::stats::{BuildInfo, CounterReader, ProcessReader, ProcessStats};
+use crate::tls::Tls;
 use crate::worker::{LoadSettings, Worker, WorkerConfig};
-use crate::wss::Tls;
 
 /// Runs the bridge until a signal ends it. Errors say what could not be set up and what to do.
 pub fn run(config: Config) -> Result<(), String> {
@@ -38,6 +40,10 @@ pub fn run(config: Config) -> Result<(), String> {
     info!("{}", chosen.line);
     if let Err(error) = system::raise_descriptor_limit() {
         warn!(%error, "the limit of open files could not be raised; each call needs two");
+    }
+    let tls = config.tls.as_ref().map(reload::read_tls).transpose()?;
+    if let Some(acceptor) = &tls {
+        reload::warn_of(acceptor);
     }
     let (listener, address) = listen(config.listen).map_err(|error| cannot_listen(config.listen, &error))?;
     let media_ip = media_ip(&config);
@@ -101,10 +107,17 @@ pub fn run(config: Config) -> Result<(), String> {
         None => None,
     };
     let events = events.transpose().map_err(|error| format!("no thread for events: {error}"))?;
-    let _signals = signals::forward(boxes.stopper).map_err(|error| format!("no thread for signals: {error}"))?;
+    let (reloader, to_control) = (reload::Reloader::of(&config), boxes.to_control);
+    let reload = move || {
+        if to_control.send(Message::Reload(reloader.read())).is_err() {
+            error!("control takes no messages now: what SIGHUP has read is lost; send it again");
+        }
+    };
+    let _signals = signals::forward_with_reload(boxes.stopper, reload)
+        .map_err(|error| format!("no thread for signals: {error}"))?;
 
     let mut setup = Setup::new("control", boxes.control.inbox, boxes.control.routes);
-    setup.listener = Some(listener);
+    setup.doors.push((Door::Api, listener.into()));
     counters.push(Arc::clone(&setup.counters));
     let control = ControlConfig {
         build: BuildInfo {
@@ -112,6 +125,7 @@ pub fn run(config: Config) -> Result<(), String> {
             io: kind_label(chosen.kind),
             opus: audio::library_version(),
         },
+        tls,
         entropy: system::entropy,
         driver_counters: CounterReader::new(move || Counters::sum(&counters)),
         process: process_reader(process::unix_sec()),
@@ -145,7 +159,7 @@ pub fn run_agent(address: SocketAddr, echo: bool, talk_percent: Option<u8>) -> R
     };
     info!("the built-in agent listens on ws://{address}/v1/realtime; it {mode}");
     let mut setup = Setup::new("agent", boxes.control.inbox, boxes.control.routes);
-    setup.listener = Some(listener);
+    setup.doors.push((Door::Api, listener.into()));
     setup.window = Window::of_tool();
     driver::run(chosen.kind, agent, setup).map_err(|error| format!("the agent's loop failed: {error}"))
 }
@@ -209,7 +223,7 @@ fn spawn_builtin(kind: Kind, threads: &Threads) -> Result<u16, String> {
     let (listener, address) = listen(any).map_err(|error| format!("no port for the built-in agent: {error}"))?;
     let boxes = mailboxes::<Message>(0).map_err(|error| format!("no mailbox: {error}"))?;
     let mut setup = Setup::new("builtin-agent", boxes.control.inbox, boxes.control.routes);
-    setup.listener = Some(listener);
+    setup.doors.push((Door::Api, listener.into()));
     threads
         .spawn(kind, setup, || BuiltinAgent::new(BuiltinOptions { echo: false }))
         .map_err(|error| format!("no thread for the built-in agent: {error}"))?;
@@ -228,11 +242,12 @@ fn announce(config: &Config, address: SocketAddr, media_ip: IpAddr) {
         Upstream::Builtin => info!("the built-in agent answers calls; set OPENAI_API_KEY for the model"),
         Upstream::Url { url, .. } => info!("{} at {} answers calls", config.model, url.host),
     }
+    let scheme = if config.tls.is_some() { "https" } else { "http" };
     if config.page {
         let host = if address.ip().is_unspecified() { media_ip } else { address.ip() };
         let page = SocketAddr::new(host, address.port());
-        info!("listening on {address}; call it from a browser: http://{page}/");
+        info!("listening on {address}; call it from a browser: {scheme}://{page}/");
     } else {
-        info!("listening on {address}");
+        info!("listening on {address} ({scheme})");
     }
 }

@@ -21,7 +21,8 @@ const MODULES: &[(&str, &[&str])] = &[
     ("audio", &[]),
     ("jitter", &[]),
     ("playout", &["audio"]),
-    ("wss", &["config", "io"]),
+    ("tls", &[]),
+    ("wss", &["config", "io", "tls"]),
     ("realtime", &["playout"]),
     ("peer", &["close_reason", "config", "io", "report"]),
     ("agent", &["call_id", "close_reason", "config", "io", "playout", "realtime", "report", "wss"]),
@@ -43,21 +44,24 @@ const MODULES: &[(&str, &[&str])] = &[
         ],
     ),
     ("stats", &["agent", "call", "close_reason", "messages", "peer", "report"]),
-    ("messages", &["agent", "call", "call_id", "close_reason", "peer", "realtime", "stats"]),
+    ("messages", &["agent", "call", "call_id", "close_reason", "config", "peer", "realtime", "stats", "tls"]),
     ("worker", &["agent", "audio", "call", "call_id", "close_reason", "io", "messages", "peer", "slab", "stats"]),
     ("http", &[]),
     ("relay", &[]),
     ("capacity", &[]),
-    ("load", &["audio", "http", "io", "relay", "slab", "stats"]),
-    ("control", &["call_id", "close_reason", "config", "http", "io", "messages", "peer", "realtime", "slab", "stats"]),
+    ("load", &["audio", "http", "io", "relay", "slab", "stats", "tls"]),
+    (
+        "control",
+        &["call_id", "close_reason", "config", "http", "io", "messages", "peer", "realtime", "slab", "stats", "tls"],
+    ),
     ("builtin", &["io", "messages", "slab", "wss"]),
-    // wss: one TLS provider and one policy of trust for all that this process asks.
-    ("driver", &["call_id", "config", "io", "messages", "wss"]),
+    // tls: one provider and one policy of trust for all that this process asks.
+    ("driver", &["call_id", "config", "io", "messages", "tls"]),
     (
         "server",
         &[
             "agent", "audio", "builtin", "call", "capacity", "check", "config", "control", "doctor", "driver", "io",
-            "load", "messages", "peer", "realtime", "stats", "worker", "wss",
+            "load", "messages", "peer", "realtime", "stats", "tls", "worker", "wss",
         ],
     ),
     // check: it judges what `driver::inspect` saw; peer: media addresses by the rules for a call's candidates.
@@ -73,9 +77,10 @@ const MODULES: &[(&str, &[&str])] = &[
 const CRATES: &[(&str, &[&str])] = &[
     ("str0m", &["peer", "relay"]),
     ("dimpl", &["peer/identity", "relay/crypto"]),
-    ("rustls", &["wss"]),
-    ("rustls_native_certs", &["wss"]),
-    ("webpki_roots", &["wss"]),
+    ("rustls", &["tls"]),
+    ("rustls_native_certs", &["tls"]),
+    ("webpki_roots", &["tls"]),
+    ("x509_cert", &["tls"]),
     ("tungstenite", &["wss"]),
     ("httparse", &["http"]),
     (

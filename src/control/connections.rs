@@ -7,17 +7,19 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use crate::call_id::{CallNumber, LogId};
-use crate::http::{Connection, Event, Response};
-use crate::io::StreamKey;
+use crate::http::{Event, Response};
+use crate::io::{Door, StreamKey};
+use crate::tls::Acceptor;
 
 use super::timers::{Timer, Timers};
+use super::wire::{News, Wire};
 
 /// Connections served at once: room for a thousand stalled clients beside honest ones. At worst, each with head and
 /// body nearly whole, they hold 300 MB.
 pub(super) const CONNECTIONS_MAX: usize = 2048;
 /// Connections beyond it that are being told so.
 const REFUSALS_MAX: usize = 64;
-/// Accepts under way: what arrives within one turn of the loop without a wait.
+/// Accepts under way at each door: what arrives within one turn of the loop without a wait.
 const ACCEPTS_ARMED: usize = 8;
 /// After an accept failed (mostly: no descriptors), none is tried for this long.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -64,7 +66,7 @@ impl Exchange {
 pub(super) struct Connections {
     slots: Vec<Slot>,
     free: Vec<u32>,
-    offered: usize,
+    offered: [usize; Door::ALL.len()],
     open: usize,
     refusing: usize,
     paused: bool,
@@ -81,7 +83,7 @@ struct Slot {
 #[derive(Debug)]
 enum State {
     Free,
-    Offered,
+    Offered(Door),
     Open(Box<Open>),
     /// Given up; waits for the driver to return the key.
     Closing,
@@ -89,32 +91,34 @@ enum State {
 
 #[derive(Debug)]
 struct Open {
-    http: Connection,
+    wire: Wire,
     /// Beyond the maximum, being told so.
     refused: bool,
+    /// Being told why it is not served, without having asked.
+    unasked: bool,
     requests: u32,
     exchange: Option<Exchange>,
     armed: Option<Instant>,
 }
 
 impl Connections {
-    /// A key to accept under, while there are too few and room for more.
-    pub(super) fn offer(&mut self) -> Option<StreamKey> {
-        if self.paused || self.offered >= ACCEPTS_ARMED || self.refusing >= REFUSALS_MAX {
+    /// A key to accept under, while there are too few at this door and room for more.
+    pub(super) fn offer(&mut self, door: Door) -> Option<StreamKey> {
+        if self.paused || self.offered[door as usize] >= ACCEPTS_ARMED || self.refusing >= REFUSALS_MAX {
             return None;
         }
-        self.offered += 1;
+        self.offered[door as usize] += 1;
         let slot = self.free.pop().unwrap_or_else(|| {
             self.slots.push(Slot { generation: 0, state: State::Free });
             u32::try_from(self.slots.len() - 1).expect("connections are bounded far below")
         });
         let entry = &mut self.slots[slot as usize];
-        entry.state = State::Offered;
+        entry.state = State::Offered(door);
         Some(StreamKey { slot, generation: entry.generation })
     }
 
     pub(super) fn is_offered(&self, stream: StreamKey) -> bool {
-        self.slot(stream).is_some_and(|slot| matches!(slot.state, State::Offered))
+        self.slot(stream).is_some_and(|slot| matches!(slot.state, State::Offered(_)))
     }
 
     pub(super) fn pause_accepts(&mut self, now: Instant, timers: &mut Timers) {
@@ -128,41 +132,49 @@ impl Connections {
         self.paused = false;
     }
 
-    /// A connection stands. Where there are too many, returns a ticket to refuse it with.
-    pub(super) fn accepted(&mut self, now: Instant, stream: StreamKey) -> Option<Ticket> {
-        if !self.is_offered(stream) {
-            return None;
-        }
-        self.offered -= 1;
+    /// A connection stands, and speaks TLS where there is an acceptor. Where there are too many, returns a ticket to refuse it
+    /// with.
+    pub(super) fn accepted(&mut self, now: Instant, stream: StreamKey, tls: Option<&Acceptor>) -> Option<Ticket> {
+        let State::Offered(door) = self.slot(stream)?.state else { return None };
+        self.offered[door as usize] -= 1;
         let refused = self.open >= CONNECTIONS_MAX;
         if refused {
             self.refusing += 1;
         } else {
             self.open += 1;
         }
-        let http = Connection::new(now);
-        let open = Open { http, refused, requests: 0, exchange: None, armed: None };
+        let wire = Wire::new(now, tls);
+        let open = Open { wire, refused, unasked: refused, requests: 0, exchange: None, armed: None };
         self.slots[stream.slot as usize].state = State::Open(Box::new(open));
         self.touched.push_back(stream);
         refused.then(|| self.begin(stream, Exchange::new(now, "none")))
     }
 
-    pub(super) fn received(&mut self, now: Instant, stream: StreamKey, bytes: &[u8]) {
-        self.touch(stream, |open| open.http.received(now, bytes));
+    pub(super) fn received(&mut self, now: Instant, stream: StreamKey, bytes: &[u8]) -> News {
+        let mut news = News::None;
+        self.touch(stream, |open| news = open.wire.received(now, bytes));
+        news
+    }
+
+    /// A ticket to refuse a connection with that has asked nothing.
+    pub(super) fn refuse_unasked(&mut self, now: Instant, stream: StreamKey) -> Ticket {
+        let open = self.open_mut(stream).expect("only open connections have news");
+        open.unasked = true;
+        self.begin(stream, Exchange::new(now, "none"))
     }
 
     pub(super) fn ended(&mut self, now: Instant, stream: StreamKey) {
-        self.touch(stream, |open| open.http.ended(now));
+        self.touch(stream, |open| open.wire.ended(now));
     }
 
     pub(super) fn written(&mut self, now: Instant, stream: StreamKey) {
-        self.touch(stream, |open| open.http.written(now));
+        self.touch(stream, |open| open.wire.written(now));
     }
 
     pub(super) fn timed_out(&mut self, now: Instant, stream: StreamKey) {
         self.touch(stream, |open| {
             open.armed = None;
-            open.http.timed_out(now);
+            open.wire.timed_out(now);
         });
     }
 
@@ -171,8 +183,8 @@ impl Connections {
         self.touched.pop_front()
     }
 
-    pub(super) fn poll(&mut self, stream: StreamKey) -> Option<Event> {
-        self.open_mut(stream)?.http.poll()
+    pub(super) fn poll(&mut self, now: Instant, stream: StreamKey) -> Option<Event> {
+        self.open_mut(stream)?.wire.poll(now)
     }
 
     /// A request was read.
@@ -202,10 +214,10 @@ impl Connections {
         self.exchange(ticket)?.answered = true;
         self.touched.push_back(ticket.stream);
         let open = self.open_mut(ticket.stream)?;
-        if open.refused {
-            open.http.refuse(now, response);
+        if open.unasked {
+            open.wire.refuse(now, response);
         } else {
-            open.http.respond(now, response);
+            open.wire.respond(now, response);
         }
         open.exchange.as_mut()
     }
@@ -218,7 +230,7 @@ impl Connections {
     /// Sets the timer to the connection's deadline.
     pub(super) fn rearm(&mut self, stream: StreamKey, timers: &mut Timers) {
         let Some(open) = self.open_mut(stream) else { return };
-        let until = open.http.deadline();
+        let until = open.wire.deadline();
         if until != open.armed {
             if let Some(at) = open.armed {
                 timers.disarm(at, Timer::Connection(stream));
@@ -232,7 +244,7 @@ impl Connections {
 
     /// Whether the key is ours to close: offered or open.
     pub(super) fn is_held(&self, stream: StreamKey) -> bool {
-        self.slot(stream).is_some_and(|slot| matches!(slot.state, State::Offered | State::Open(_)))
+        self.slot(stream).is_some_and(|slot| matches!(slot.state, State::Offered(_) | State::Open(_)))
     }
 
     /// Gives a connection up, and returns the request it was being answered.
@@ -251,8 +263,8 @@ impl Connections {
                 }
                 open.exchange
             }
-            State::Offered => {
-                self.offered -= 1;
+            State::Offered(door) => {
+                self.offered[door as usize] -= 1;
                 None
             }
             State::Free | State::Closing => None,
@@ -277,7 +289,7 @@ impl Connections {
 
     /// Whether any request is on its way in or its answer on its way out.
     pub(super) fn any_busy(&self) -> bool {
-        self.slots.iter().any(|slot| matches!(&slot.state, State::Open(open) if open.http.is_busy()))
+        self.slots.iter().any(|slot| matches!(&slot.state, State::Open(open) if open.wire.is_busy()))
     }
 
     fn slot(&self, stream: StreamKey) -> Option<&Slot> {

@@ -2,6 +2,7 @@
 
 mod api;
 mod contract;
+mod drain;
 mod fields;
 mod gate;
 mod latency;
@@ -20,8 +21,8 @@ use super::{Control, ControlConfig};
 use crate::call_id::CallNumber;
 use crate::close_reason::CloseReason;
 use crate::config::{Config, Flags};
-use crate::io::{Fault, Input, Machine, Node, Output, StreamKey};
-use crate::messages::{CallReport, CallState, Event, FromWorker, Message, OpenCall, OpenRefusal, ToWorker};
+use crate::io::{Door, Fault, Input, Machine, Node, Output, StreamKey};
+use crate::messages::{CallReport, CallState, Ending, Event, FromWorker, Message, OpenCall, OpenRefusal, ToWorker};
 use crate::stats::{BuildInfo, CounterReader, ProcessReader, Stages, WorkerStats};
 
 const OFFER: &str = include_str!("../../tests/fixtures/sdp/offer-live-2026-10-02.sdp");
@@ -127,6 +128,7 @@ impl World {
             ControlConfig {
                 config: Arc::new(config(words)),
                 build,
+                tls: None,
                 entropy,
                 driver_counters: CounterReader::default(),
                 process: ProcessReader::default(),
@@ -168,7 +170,7 @@ impl World {
                     }
                     self.work_one();
                 }
-                Output::Accept { stream } => self.offered.push_back(stream),
+                Output::Accept { stream, .. } => self.offered.push_back(stream),
                 Output::Write { stream, bytes } => {
                     let client = self.clients.get_mut(&stream).expect("a write to a connection");
                     assert!(!client.shut && !client.closed, "a write after the end");
@@ -243,7 +245,8 @@ impl World {
                 FromWorker::Stats(id, Box::new(stats))
             }
             ToWorker::Activate(_) => return,
-            ToWorker::Stop => {
+            ToWorker::Ping => FromWorker::Pong,
+            ToWorker::Stop(_) => {
                 let mine: Vec<_> =
                     self.calls.iter().filter(|(_, (at, _))| *at == worker).map(|(call, _)| *call).collect();
                 for call in mine {
@@ -253,6 +256,14 @@ impl World {
             }
         };
         self.from(worker, event);
+    }
+
+    /// How workers were told to stop, and have not done yet. They never get that mail.
+    fn stops(&mut self) -> Vec<Ending> {
+        let ending = |message: &ToWorker| if let ToWorker::Stop(ending) = message { Some(*ending) } else { None };
+        let stops = self.mail.iter().filter_map(|(_, message)| ending(message)).collect();
+        self.mail.retain(|(_, message)| ending(message).is_none());
+        stops
     }
 
     fn from(&mut self, worker: u16, event: FromWorker) {
@@ -286,7 +297,7 @@ impl World {
     fn client(&mut self) -> StreamKey {
         let stream = self.offered.pop_front().expect("an accept is armed");
         self.clients.insert(stream, Client::default());
-        self.input(Input::Accepted { stream, peer: "127.0.0.1:9".parse().unwrap() });
+        self.input(Input::Accepted { stream, door: Door::Api, peer: "127.0.0.1:9".parse().ok() });
         stream
     }
 

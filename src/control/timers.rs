@@ -22,6 +22,10 @@ pub(super) enum Timer {
     Forget(CallNumber),
     /// Connections may be accepted again.
     Accept,
+    /// The time that a drain leaves to calls is over.
+    DrainOver,
+    /// The log shall say how a drain goes.
+    DrainLog,
     /// Workers have not stopped.
     Stop,
 }
@@ -35,6 +39,7 @@ impl Timer {
             Self::Waiter(_) => "wait",
             Self::Forget(_) => "forget",
             Self::Accept => "accept",
+            Self::DrainOver | Self::DrainLog => "drain",
             Self::Stop => "stop",
         }
     }

@@ -86,7 +86,7 @@ pub fn try_rings(loops: u16) -> Result<(), NoUring> {
     for _ in 0..loops {
         let (sender, inbox) = mailbox::<()>().map_err(|error| explained(&SetupError { step: "mailbox", error }))?;
         let common = Common::new(Ports::Any, Arc::new(Counters::default()), Window::NONE);
-        let ring = Uring::new(common, &inbox, None, true).map_err(|failed| explained(&failed))?;
+        let ring = Uring::new(common, &inbox, Vec::new(), true).map_err(|failed| explained(&failed))?;
         rings.push((ring, inbox, sender));
     }
     Ok(())
@@ -114,7 +114,7 @@ fn self_test(registered: bool) -> Result<Outcome, SetupError> {
     let setup = |step| move |error| SetupError { step, error };
     let (_sender, inbox) = mailbox().map_err(setup("mailbox"))?;
     let common = Common::new(Ports::Any, Arc::new(Counters::default()), Window::NONE);
-    let mut ring = Uring::new(common, &inbox, None, registered)?;
+    let mut ring = Uring::new(common, &inbox, Vec::new(), registered)?;
     turn::run(&mut machine, &mut ring, &inbox, &mut Routes::new()).map_err(setup("io_uring_enter"))?;
     // Without a loopback address there is nothing to try, and nothing wrong with the ring. Plain descriptors are safe.
     Ok(if outcome.get() == Outcome::NoSockets && !registered { Outcome::Freed } else { outcome.get() })

@@ -5,6 +5,7 @@ mod capacity;
 mod check;
 mod commands;
 mod doctor;
+mod drain;
 mod events;
 mod load;
 mod pump;
@@ -17,6 +18,7 @@ mod server_hostile;
 mod server_log;
 mod server_process;
 mod support;
+mod tls;
 mod voice;
 mod world;
 

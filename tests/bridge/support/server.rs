@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::process::{Command, ExitStatus};
 use std::time::{Duration, Instant};
 
-use super::http_client::HttpClient;
+use super::http_client::{HttpClient, Response};
 use super::process::Process;
 
 /// How long a server may take to start or to end.
@@ -21,13 +21,14 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Starts the bridge with these settings (environment variables) and no others.
+    /// Starts the bridge with these settings (environment variables) and no others, but that it waits for no call when it
+    /// is stopped.
     ///
     /// # Panics
     /// When it ends at once, or is not up in time; the message carries what it printed.
     pub(crate) fn start(settings: &[(&str, &str)]) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_voice-media-bridge"));
-        command.env_clear().envs(settings.iter().copied());
+        command.env_clear().env("BRIDGE_DRAIN_SEC", "0").envs(settings.iter().copied());
         Self::start_command(&mut command)
     }
 
@@ -36,7 +37,9 @@ impl Server {
         let mut process = Process::start(command.env("BRIDGE_LISTEN", address.to_string()));
         let client = HttpClient::new(address);
         let deadline = Instant::now() + PATIENCE;
-        while !client.request("GET", "/health", None).is_ok_and(|response| response.status == 200) {
+        // One that speaks TLS says so to who does not: it is up as well.
+        let is_up = |response: Response| response.status == 200 || response.body.contains("\"tls_required\"");
+        while !client.request("GET", "/health", None).is_ok_and(is_up) {
             if let Some(status) = process.try_wait() {
                 let (_, output) = process.terminate(PATIENCE);
                 panic!("the server ended with {status}:\n{output}");
@@ -65,6 +68,16 @@ impl Server {
     /// Its process id, to look at what it holds open.
     pub(crate) fn id(&self) -> u32 {
         self.process.id()
+    }
+
+    /// Asks it to end (SIGTERM), once more with each call.
+    pub(crate) fn signal(&self) {
+        self.process.signal();
+    }
+
+    /// Waits until it has ended by itself, and returns how it did and its whole log.
+    pub(crate) fn ended(self) -> (ExitStatus, String) {
+        self.process.ended(PATIENCE)
     }
 
     /// Asks it to end, and returns how it did and its whole log.
