@@ -345,7 +345,8 @@ fn doctor(args: &DoctorArgs) -> Result<ExitCode, String> {
             (false, false) => println!("{line}"),
         }
     };
-    let report = server::doctor::run(&args.flags, &args.bridge.url, args.bridge.token.as_ref(), &mut tell)?;
+    let DoctorArgs { bridge, flags } = args;
+    let report = server::doctor::run(flags, &bridge.url, &bridge.client()?, bridge.ca.as_deref(), &mut tell)?;
     print(&if json { report.to_json() } else { format!("{report}\n") })?;
     Ok(if report.passed { ExitCode::SUCCESS } else { ExitCode::from(BOUND_MISSED) })
 }

@@ -55,8 +55,9 @@ const MODULES: &[(&str, &[&str])] = &[
         &["call_id", "close_reason", "config", "http", "io", "messages", "peer", "realtime", "slab", "stats", "tls"],
     ),
     ("builtin", &["io", "messages", "slab", "wss"]),
-    // tls: one provider and one policy of trust for all that this process asks.
-    ("driver", &["call_id", "config", "io", "messages", "tls"]),
+    // tls: one provider and one policy of trust for all that this process asks. wss: `inspect` tries a model's server the
+    // way a call reaches it.
+    ("driver", &["call_id", "config", "io", "messages", "tls", "wss"]),
     (
         "server",
         &[

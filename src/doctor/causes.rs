@@ -597,7 +597,7 @@ mod tests {
     #[test]
     fn late_packets_are_the_bridges_or_the_networks() {
         let deviation = |ms| {
-            let mut histogram = Histogram::new();
+            let mut histogram: Histogram = Histogram::new();
             histogram.record(Duration::from_millis(ms));
             Counts { deviation: histogram.percentiles(), ..Counts::default() }
         };

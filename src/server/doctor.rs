@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::ops::RangeInclusive;
+use std::path::Path;
 use std::sync::mpsc::{self, Receiver};
 use std::time::{Duration, Instant};
 
@@ -22,7 +23,7 @@ use crate::driver::tools::{self, Interrupts};
 use crate::driver::{self, Setup, Window, system};
 use crate::peer::sdp::Policy;
 use crate::peer::sdp::lint::{Context, Severity, lint};
-use crate::wss::Tls;
+use crate::tls::Tls;
 
 /// How long an answer of the API may take.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(5);
@@ -79,14 +80,21 @@ enum Halt {
     Broken(String),
 }
 
-/// Places a call to the bridge at `url`. The error says why there was none.
+/// Places a call to the bridge at `url`, which `client` asks and whose certificate these authorities (or those of this
+/// machine) vouch for. The error says why there was none.
 pub fn run(
     flags: &DoctorFlags,
     url: &str,
-    token: Option<&Secret>,
+    client: &Client,
+    authorities: Option<&Path>,
     tell: &mut dyn FnMut(Told<'_>),
 ) -> Result<Report, String> {
     let place = EventsUrl::parse(url).map_err(|problem| format!("--url {problem}"))?;
+    let tls = match (place.place().tls, authorities) {
+        (false, _) => None,
+        (true, None) => Some(Tls::new()?),
+        (true, Some(path)) => Some(Tls::with_roots(tools::authorities(path)?)?),
+    };
     let mut visit = Visit {
         flags,
         tell,
@@ -100,7 +108,7 @@ pub fn run(
         own: None,
         call: None,
     };
-    let halted = visit.all(url, place.place(), token);
+    let halted = visit.all(client, place.place(), tls.as_ref());
     visit.leave();
     match halted {
         Err(Halt::Broken(why)) => return Err(why),
@@ -144,8 +152,8 @@ struct Call {
 }
 
 impl Visit<'_> {
-    fn all(&mut self, url: &str, place: &RealtimeUrl, token: Option<&Secret>) -> Result<(), Halt> {
-        let (client, server) = self.reach(url, place, token)?;
+    fn all(&mut self, client: &Client, place: &RealtimeUrl, tls: Option<&Tls>) -> Result<(), Halt> {
+        let (client, server) = self.reach(client, place, tls)?;
         self.knock(&client)?;
         let offer = self.pick_up(client, server)?;
         self.open(&offer)?;
@@ -207,14 +215,12 @@ impl Visit<'_> {
     /// DNS, TCP and TLS. Where nothing listens on this machine, a bridge is started and reached instead.
     fn reach(
         &mut self,
-        url: &str,
+        client: &Client,
         place: &RealtimeUrl,
-        token: Option<&Secret>,
+        tls: Option<&Tls>,
     ) -> Result<(Client, Option<IpAddr>), Halt> {
-        let broken = |error: FetchError| Halt::Broken(format!("{error} (--url)"));
-        let tls = if place.tls { Some(Tls::new().map_err(Halt::Broken)?) } else { None };
         self.begin(Name::Dns);
-        let target = Target { host: &place.host, port: place.port, tls: tls.as_ref(), login: None };
+        let target = Target { host: &place.host, port: place.port, tls, login: None };
         let way = inspect::reach(&target);
         let nobody = way
             .iter()
@@ -222,17 +228,16 @@ impl Visit<'_> {
         if nobody && !self.flags.no_start && is_here(place) {
             self.note(format!("Nothing listens on {}: a bridge is started for this call.", authority(place)));
             self.has_tls = false;
-            let (url, token) = self.start_bridge()?;
+            let (url, client) = self.start_bridge()?;
             let place = EventsUrl::parse(&url).expect("it was made here").place().clone();
             let target = Target { host: &place.host, port: place.port, tls: None, login: None };
             self.tell_way(&inspect::reach(&target), &place)?;
-            let client = Client::new(&url, Some(&token), ANSWER_TIME_MAX).map_err(broken)?;
             return Ok((client, Some(Ipv4Addr::LOCALHOST.into())));
         }
         self.tell_way(&way, place)?;
         let server = way.iter().find(|step| step.stage == Stage::Tcp).and_then(|step| step.outcome.as_ref().ok());
         let server = server.and_then(|address| address.parse::<SocketAddr>().ok()).map(|address| address.ip());
-        Ok((Client::new(url, token, ANSWER_TIME_MAX).map_err(broken)?, server))
+        Ok((client.clone(), server))
     }
 
     fn tell_way(&mut self, way: &[inspect::Reach], place: &RealtimeUrl) -> Result<(), Halt> {
@@ -252,7 +257,7 @@ impl Visit<'_> {
 
     /// A bridge with the settings of this environment, for this call alone: on a free port of loopback, with a token of
     /// its own, and without what others would notice.
-    fn start_bridge(&mut self) -> Result<(String, Secret), Halt> {
+    fn start_bridge(&mut self) -> Result<(String, Client), Halt> {
         let port = tools::free_loopback_port().map_err(|error| Halt::Broken(format!("no free port: {error}")))?;
         let (address, token) = (SocketAddr::from((Ipv4Addr::LOCALHOST, port)), drawn());
         let set = [
@@ -282,8 +287,8 @@ impl Visit<'_> {
         let mut child = Child::start_alike(&["serve".to_owned()], &changes)
             .map_err(|error| Halt::Broken(format!("a bridge cannot be started: {error}")))?;
         let url = format!("http://{address}");
-        let client =
-            Client::new(&url, None, ANSWER_TIME_MAX).map_err(|error| Halt::Broken(format!("its URL: {error}")))?;
+        let client = Client::new(&url, Some(&Secret::new(token)), ANSWER_TIME_MAX)
+            .map_err(|error| Halt::Broken(error.to_string()))?;
         let end = system::now() + START_TIME_MAX;
         while !client.get("/health").is_ok_and(|answer| answer.status == 200) {
             if child.has_ended() || system::now() > end {
@@ -293,7 +298,7 @@ impl Visit<'_> {
             self.pause(LOOK_AGAIN)?;
         }
         self.own = Some(child);
-        Ok((url, Secret::new(token)))
+        Ok((url, client))
     }
 
     /// The token, and whether calls are taken.

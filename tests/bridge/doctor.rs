@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use crate::server_calls::start_with;
 use crate::server_process::run;
 use crate::support::http_server::{Asked, HttpServer};
+use crate::support::https_client::{Authority, Files};
 use crate::support::server::{Server, free_address};
 
 const TOKEN: &str = "canary-token-3c55c1f0aa";
@@ -51,7 +52,7 @@ fn step<'a>(output: &'a str, name: &str) -> &'a str {
 
 #[test]
 fn every_step_of_a_call_to_a_bridge_that_is_well_is_told_to_be_so() {
-    let server = bridge("21780-21789", &[("BRIDGE_AGENT", "builtin")]);
+    let server = bridge("22780-22789", &[("BRIDGE_AGENT", "builtin")]);
     let url = format!("http://{}", server.address());
     let (code, output) = doctor(&["--url", &url], &HERE);
     assert_eq!(code, Some(0), "{output}");
@@ -81,7 +82,7 @@ fn where_no_bridge_listens_one_is_started_for_the_call_and_gone_after_it() {
         HERE[0],
         HERE[1],
         ("BRIDGE_AGENT", "builtin"),
-        ("BRIDGE_MEDIA_PORTS", "21790-21799"),
+        ("BRIDGE_MEDIA_PORTS", "22790-22799"),
         ("BRIDGE_EVENTS_URL", "http://127.0.0.1:9/nobody-is-told"),
     ];
     let (code, output) = doctor(&["--url", &url], &settings);
@@ -103,8 +104,27 @@ fn where_no_bridge_listens_one_is_started_for_the_call_and_gone_after_it() {
 }
 
 #[test]
+fn a_bridge_on_https_is_called_too_and_a_certificate_that_is_not_trusted_is_told() {
+    let (authority, files) = (Authority::new("ours"), Files::new("doctor-tls"));
+    authority.issue(2090, &files);
+    let (certificate, key, ca) = (files.path("cert.pem"), files.path("key.pem"), files.path("ca.pem"));
+    let tls =
+        [("BRIDGE_AGENT", "builtin"), ("BRIDGE_TLS_CERT", certificate.as_str()), ("BRIDGE_TLS_KEY", key.as_str())];
+    let server = bridge("22870-22879", &tls);
+    let url = format!("https://localhost:{}", server.address().port());
+    let (code, output) = doctor(&["--url", &url, "--ca", &ca], &HERE);
+    assert_eq!(code, Some(0), "{output}");
+    assert!(step(&output, "tls").starts_with("ok "), "{output}");
+
+    let (code, output) = doctor(&["--url", &url], &HERE);
+    assert_eq!(code, FAILED, "{output}");
+    let failed = step(&output, "tls");
+    assert!(failed.starts_with("FAILED") && failed.contains("does not trust"), "{output}");
+}
+
+#[test]
 fn another_token_is_told_as_one() {
-    let server = bridge("21800-21809", &[("BRIDGE_AGENT", "builtin")]);
+    let server = bridge("22800-22809", &[("BRIDGE_AGENT", "builtin")]);
     let url = format!("http://{}", server.address());
     let (code, output) = doctor(&["--url", &url], &[HERE[0], ("BRIDGE_API_TOKEN", "another-0123456789")]);
     assert_eq!(code, FAILED, "{output}");
@@ -117,7 +137,7 @@ fn another_token_is_told_as_one() {
 fn a_model_that_is_not_there_fails_at_its_step_with_the_bridges_words() {
     let model = format!("ws://{}/v1/realtime", free_address());
     let settings = [("BRIDGE_AGENT", "openai"), ("OPENAI_REALTIME_URL", model.as_str())];
-    let server = bridge("21810-21819", &settings);
+    let server = bridge("22810-22819", &settings);
     let (code, output) = doctor(&["--url", &format!("http://{}", server.address())], &HERE);
     assert_eq!(code, FAILED, "{output}");
     let failed = step(&output, "voice");
@@ -158,7 +178,7 @@ fn a_call_whose_media_goes_nowhere_fails_at_udp() {
 
 #[test]
 fn an_address_that_is_none_of_this_machines_is_refused_and_one_that_the_bridge_must_not_use_is_told() {
-    let server = bridge("21820-21829", &[("BRIDGE_AGENT", "builtin")]);
+    let server = bridge("22820-22829", &[("BRIDGE_AGENT", "builtin")]);
     let url = format!("http://{}", server.address());
     let (code, output) = doctor(&["--url", &url, "--relay-ip", "198.41.0.4"], &HERE);
     assert_eq!(code, Some(1), "{output}");

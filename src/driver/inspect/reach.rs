@@ -10,7 +10,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::driver::{resolver, system};
-use crate::wss::{Client, Event, Request, Step, Tls};
+use crate::tls::Tls;
+use crate::wss::{Client, Event, Request, Step};
 
 /// How long each step may take.
 const STEP_TIME_MAX: Duration = Duration::from_secs(5);
