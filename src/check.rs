@@ -7,6 +7,7 @@ pub mod flags;
 mod host;
 mod network;
 mod report;
+mod secrets;
 mod settings;
 #[cfg(test)]
 mod tests;
@@ -15,7 +16,7 @@ use std::net::IpAddr;
 
 use serde::Serialize;
 
-use crate::config::Config;
+use crate::config::{Config, SecretSource};
 use crate::driver::NoUring;
 use crate::driver::inspect::{ApiPort, Host, MediaPorts, Reach};
 
@@ -72,6 +73,12 @@ pub struct Facts {
     pub uring: Result<bool, NoUring>,
     /// Whether all loops can have their rings at once.
     pub rings: Option<Result<(), NoUring>>,
+    /// Who holds secrets, and how well.
+    pub secrets: Vec<SecretFact>,
+    /// The certificate and key of the API, where it has them: what clients will complain about, or why it cannot be used.
+    pub tls: Option<Result<Vec<String>, String>>,
+    /// The permissions of its key.
+    pub tls_key_mode: Option<u32>,
     /// The port of the API.
     pub api_port: ApiPort,
     /// The ports of calls.
@@ -86,6 +93,21 @@ pub struct Facts {
     pub events: Vec<Reach>,
 }
 
+/// A secret, without it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SecretFact {
+    /// What its check is called.
+    pub name: &'static str,
+    /// Its variable.
+    pub variable: &'static str,
+    /// Where it came from.
+    pub source: SecretSource,
+    /// The permissions of its file.
+    pub mode: Option<u32>,
+    /// Whether it stands on the command line.
+    pub is_typed: bool,
+}
+
 /// Judges them, in the order in which a start would meet them.
 pub fn judge(config: &Config, facts: &Facts) -> Vec<Check> {
     let one = [
@@ -95,14 +117,17 @@ pub fn judge(config: &Config, facts: &Facts) -> Vec<Check> {
         host::governor(&facts.host.governors),
         host::descriptors(config.calls_max, facts.host.descriptors),
         host::udp_buffers(facts.host.buffer_bytes_max),
-        Some(network::api_port(config.listen, &facts.api_port)),
+        Some(network::api_port(config, &facts.api_port)),
         Some(network::media_ports(config, facts)),
         network::ephemeral_ports(&config.media_ports, &facts.host),
         Some(network::media_address(config, facts)),
+        Some(secrets::tls_files(config, facts)),
         host::clock(facts.host.clock),
+        host::drain(config.drain.time_max, facts.host.stop_timeout),
         network::model_name(config),
     ];
     let mut checks: Vec<Check> = one.into_iter().flatten().collect();
+    checks.extend(facts.secrets.iter().filter_map(secrets::secret));
     checks.extend(network::model(config, &facts.model));
     checks.extend(network::events(config, &facts.events));
     checks

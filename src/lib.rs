@@ -70,6 +70,7 @@ pub mod check;
 pub mod close_reason;
 pub mod config;
 pub mod control;
+pub mod doctor;
 pub mod driver;
 pub mod http;
 pub mod io;

@@ -7,15 +7,15 @@
 //! It ramps calls up, holds them, lets them come and go if asked to, hangs all of them up, and then hands a
 //! [`report::Report`] to its owner. It must not know the bridge: what it asks and reads is the HTTP contract and RTP.
 
-mod call;
+pub(crate) mod call;
 mod echo;
 pub mod flags;
 pub mod report;
 mod requests;
-mod tally;
+pub(crate) mod tally;
 #[cfg(test)]
 mod tests;
-mod voices;
+pub(crate) mod voices;
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;

@@ -17,12 +17,14 @@ use voice_media_bridge::capacity::flags::CapacityFlags;
 use voice_media_bridge::check::Origin;
 use voice_media_bridge::check::flags::CheckFlags;
 use voice_media_bridge::config::{Config, Flags, LogFormat, SECRET_FILE_BYTES_MAX, Secret};
+use voice_media_bridge::doctor::flags::DoctorFlags;
 use voice_media_bridge::driver::fetch::Client;
 use voice_media_bridge::driver::{files, system, terminal, tools};
 use voice_media_bridge::latency;
 use voice_media_bridge::load::flags::LoadFlags;
 use voice_media_bridge::server;
 use voice_media_bridge::server::check::Depth;
+use voice_media_bridge::server::doctor::Told;
 use voice_media_bridge::top;
 
 /// Joins WhatsApp Business voice calls (WebRTC, Opus) to a realtime speech model
@@ -55,6 +57,9 @@ enum Task {
     /// Find out how many calls this machine holds, and what one costs
     #[command(after_help = CAPACITY_HELP)]
     Capacity(Box<CapacityFlags>),
+    /// Place a call to a bridge through the real network stack, and say which step failed
+    #[command(after_help = DOCTOR_HELP)]
+    Doctor(Box<DoctorArgs>),
     /// Show the live calls of a running bridge in this terminal
     #[command(after_help = "Keys: q quit, s sort by the next column, arrows and PgUp/PgDn scroll, p pause.\n\n\
         Examples:\n  \
@@ -101,6 +106,17 @@ Examples:
   For a deployment, without network:        voice-media-bridge check-config --offline --strict --json
 Exit codes: 0 a bridge can start on this, 1 it cannot (or, with --strict, there is a warning).";
 
+const DOCTOR_HELP: &str = "\
+The caller is on this machine, laid out as WhatsApp's relay. The call is a real one: a model is billed for its seconds,
+and a receiver of events is told of its end. Where no bridge listens at a --url of this machine, one is started for the
+call, with the settings of this environment on a free port, and without events.
+
+Examples:
+  The bridge of this machine:        voice-media-bridge doctor
+  Another one, from outside:         voice-media-bridge doctor --url https://bridge.example --token $BRIDGE_API_TOKEN
+  For a script:                      voice-media-bridge doctor --json --no-start
+Exit codes: 0 every step is well, 1 it could not run, 3 a step failed.";
+
 const CAPACITY_HELP: &str = "\
 It starts a bridge, a model and a load of its own on loopback ports, and tries more and more calls until ticks come too
 late or packets are lost. Nothing else should run meanwhile: what it measures is this machine.
@@ -111,7 +127,7 @@ Examples:
   Two workers, on epoll, for a script:              voice-media-bridge capacity --workers 2 --io epoll --json -
 Exit codes: 0 a number was found, 1 it could not run, 3 not even the smallest number of calls held.";
 
-/// What a load ends with when it ran and a bound was missed.
+/// What a command ends with when it ran and what it measured is not as it should be.
 const BOUND_MISSED: u8 = 3;
 
 /// A running bridge.
@@ -140,6 +156,14 @@ impl BridgeFlags {
         };
         client.map_err(|error| format!("{error} (--url)"))
     }
+}
+
+#[derive(Args)]
+struct DoctorArgs {
+    #[command(flatten)]
+    bridge: BridgeFlags,
+    #[command(flatten)]
+    flags: DoctorFlags,
 }
 
 #[derive(Args)]
@@ -204,6 +228,10 @@ fn main() -> ExitCode {
             Err(problem) => Err(problem),
         },
         Some(Task::Capacity(flags)) => match capacity(&flags) {
+            Ok(code) => return code,
+            Err(problem) => Err(problem),
+        },
+        Some(Task::Doctor(args)) => match doctor(&args) {
             Ok(code) => return code,
             Err(problem) => Err(problem),
         },
@@ -297,6 +325,32 @@ fn capacity(flags: &CapacityFlags) -> Result<ExitCode, String> {
     })?;
     hand_out(&format!("\n{report}"), &report.to_json(), flags.json.as_deref())?;
     Ok(if report.calls.is_some() { ExitCode::SUCCESS } else { ExitCode::from(BOUND_MISSED) })
+}
+
+/// Tells each step when it is over, and on a terminal which one is under way.
+fn doctor(args: &DoctorArgs) -> Result<ExitCode, String> {
+    let (json, in_place) = (args.flags.json, !args.flags.json && std::io::stdout().is_terminal());
+    let mut tell = |told: Told<'_>| {
+        let (back, line) = match told {
+            Told::Begins(name) if in_place => {
+                print!("...          {}", name.word());
+                let _ = std::io::stdout().flush();
+                return;
+            }
+            Told::Begins(_) => return,
+            Told::Note(text) => ("\r\x1b[K", text.to_owned()),
+            Told::Ended(step) => ("\r\x1b[K", step.to_string()),
+        };
+        match (json, in_place) {
+            (true, _) => eprintln!("{line}"),
+            (false, true) => println!("{back}{line}"),
+            (false, false) => println!("{line}"),
+        }
+    };
+    let DoctorArgs { bridge, flags } = args;
+    let report = server::doctor::run(flags, &bridge.url, &bridge.client()?, bridge.ca.as_deref(), &mut tell)?;
+    print(&if json { report.to_json() } else { format!("{report}\n") })?;
+    Ok(if report.passed { ExitCode::SUCCESS } else { ExitCode::from(BOUND_MISSED) })
 }
 
 /// Prints a report, and its JSON where it was asked for: `-` is standard output, which then has nothing else.

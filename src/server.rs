@@ -6,6 +6,7 @@
 
 pub mod capacity;
 pub mod check;
+pub mod doctor;
 pub mod load;
 pub mod reload;
 

@@ -55,20 +55,23 @@ const MODULES: &[(&str, &[&str])] = &[
         &["call_id", "close_reason", "config", "http", "io", "messages", "peer", "realtime", "slab", "stats", "tls"],
     ),
     ("builtin", &["io", "messages", "slab", "wss"]),
-    // tls: one provider and one policy of trust for all that this process asks.
-    ("driver", &["call_id", "config", "io", "messages", "tls"]),
+    // tls: one provider and one policy of trust for all that this process asks. wss: `inspect` tries a model's server the
+    // way a call reaches it.
+    ("driver", &["call_id", "config", "io", "messages", "tls", "wss"]),
     (
         "server",
         &[
-            "agent", "audio", "builtin", "call", "capacity", "check", "config", "control", "driver", "io", "load",
-            "messages", "peer", "realtime", "stats", "tls", "worker", "wss",
+            "agent", "audio", "builtin", "call", "capacity", "check", "config", "control", "doctor", "driver", "io",
+            "load", "messages", "peer", "realtime", "stats", "tls", "worker", "wss",
         ],
     ),
     // check: it judges what `driver::inspect` saw; peer: media addresses by the rules for a call's candidates.
     ("check", &["config", "driver", "peer"]),
+    // doctor: its caller is made of the load's parts; driver: the steps of `driver::inspect::reach`.
+    ("doctor", &["audio", "driver", "io", "load", "relay", "stats"]),
     ("latency", &["driver"]),
     ("top", &["call_id", "driver", "latency"]),
-    ("main", &["check", "config", "driver", "capacity", "latency", "load", "server", "top"]),
+    ("main", &["check", "config", "doctor", "driver", "capacity", "latency", "load", "server", "top"]),
 ];
 
 /// Where each third-party crate may be named: a module, or one file of it.
@@ -83,7 +86,19 @@ const CRATES: &[(&str, &[&str])] = &[
     ("httparse", &["http"]),
     (
         "serde_json",
-        &["realtime", "control", "builtin", "capacity", "check", "latency", "load", "server/capacity", "top"],
+        &[
+            "realtime",
+            "control",
+            "builtin",
+            "capacity",
+            "check",
+            "doctor",
+            "latency",
+            "load",
+            "server/capacity",
+            "server/doctor",
+            "top",
+        ],
     ),
     ("base64_simd", &["realtime", "control", "builtin", "wss"]),
     ("opusic_sys", &["audio"]),
@@ -94,7 +109,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("libc", &["driver"]),
     ("signal_hook", &["driver"]),
     ("sd_listen_fds", &["driver/activation"]),
-    ("clap", &["capacity/flags", "check/flags", "config", "load/flags", "main"]),
+    ("clap", &["capacity/flags", "check/flags", "config", "doctor/flags", "load/flags", "main"]),
     ("ureq", &["driver/fetch"]),
     ("crossterm", &["driver/terminal"]),
     ("tracing_subscriber", &["main"]),

@@ -1,5 +1,7 @@
 //! Rules about the machine and this process's place on it.
 
+use std::time::Duration;
+
 use crate::config::IoChoice;
 use crate::driver::NoUring;
 use crate::driver::inspect::{CALL_BUFFER_BYTES, Clock, Host, Limit};
@@ -17,6 +19,9 @@ const RING_BYTES: u64 = 256 * 1024;
 
 /// Loops beside the workers: control, and the built-in agent.
 pub const LOOPS_BESIDES: u16 = 2;
+
+/// How long the goodbye and the end of the process may take after the drain.
+const GOODBYE: Duration = Duration::from_secs(10);
 
 /// Where settings of the kernel are kept over a restart.
 pub(super) const SYSCTL_FILE: &str = "/etc/sysctl.d/60-voice-media-bridge.conf";
@@ -162,5 +167,25 @@ pub(super) fn clock(clock: Option<Clock>) -> Option<Check> {
             "not synchronised: certificates are refused and logs mislead once it is far off",
             "timedatectl set-ntp true (package systemd-timesyncd or chrony); UDP 123 must get out",
         ),
+    })
+}
+
+pub(super) fn drain(time_max: Duration, stop_timeout: Option<Duration>) -> Option<Check> {
+    let (name, stop) = ("drain", stop_timeout?);
+    let (drain_sec, stop_sec) = (time_max.as_secs(), stop.as_secs());
+    Some(if stop >= time_max + GOODBYE {
+        Check::ok(name, format!("calls may go on for {drain_sec} s, and systemd waits for {stop_sec} s"))
+    } else {
+        Check::warn(
+            name,
+            format!(
+                "calls may go on for {drain_sec} s, and systemd kills the process after {stop_sec} s: they are cut off"
+            ),
+            format!(
+                "TimeoutStopSec={} in the unit (systemctl edit voice-media-bridge), or BRIDGE_DRAIN_SEC={}",
+                drain_sec + 3 * GOODBYE.as_secs(),
+                stop_sec.saturating_sub(GOODBYE.as_secs())
+            ),
+        )
     })
 }

@@ -16,7 +16,7 @@ use super::{Check, Facts};
 /// Characters of another server's words that are shown.
 const WORDS_MAX: usize = 200;
 
-pub(super) fn api_port(listen: SocketAddr, found: &ApiPort) -> Check {
+pub(super) fn api_port(config: &Config, found: &ApiPort) -> Check {
     /// What a bridge says of itself.
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
@@ -24,7 +24,7 @@ pub(super) fn api_port(listen: SocketAddr, found: &ApiPort) -> Check {
         service: String,
         active_calls: u64,
     }
-    let name = "api_port";
+    let (name, listen) = ("api_port", config.listen);
     let other = |who: &str| {
         Check::fail(
             name,
@@ -46,6 +46,10 @@ pub(super) fn api_port(listen: SocketAddr, found: &ApiPort) -> Check {
             }
             Err(_) => other(", which speaks HTTP and is no bridge"),
         },
+        // A certificate is for the name that clients use, and is seldom for the address that was asked here.
+        ApiPort::Held(Err(why)) if config.tls.is_some() && why.contains("certificate") => {
+            Check::ok(name, format!("{listen}: what runs there speaks TLS, as this bridge would ({})", shown(why)))
+        }
         ApiPort::Held(Err(why)) => other(&format!(", or by a bridge that does not answer ({why})")),
         ApiPort::Refused(ErrorKind::PermissionDenied, _) => Check::fail(
             name,

@@ -81,7 +81,7 @@ impl fmt::Display for Report {
         let (failures, warnings) =
             (some(self.count(Outcome::Fail), "failure"), some(self.count(Outcome::Warn), "warning"));
         match self.outcome {
-            Outcome::Fail => writeln!(f, "failed{failures}{warnings}"),
+            Outcome::Fail => writeln!(f, "not ok{failures}{warnings}"),
             Outcome::Warn | Outcome::Ok => writeln!(f, "ok{warnings}"),
         }
     }

@@ -54,5 +54,14 @@ pub fn settings(config: &Config, origins: &[Origin]) -> Vec<Setting> {
             set_by,
         })
     };
-    text.lines().filter_map(setting).collect()
+    let mut found: Vec<Setting> = Vec::new();
+    for line in text.lines() {
+        match (setting(line), found.last_mut()) {
+            // A line without a name has more to say about the one above it.
+            (Some(more), Some(last)) if more.variable.is_empty() => last.value.extend([", ", &more.value]),
+            (Some(setting), _) => found.push(setting),
+            (None, _) => {}
+        }
+    }
+    found
 }

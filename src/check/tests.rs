@@ -48,6 +48,15 @@ fn facts() -> Facts {
         },
         uring: Ok(true),
         rings: Some(Ok(())),
+        secrets: vec![SecretFact {
+            name: "secret_api_key",
+            variable: "OPENAI_API_KEY",
+            source: SecretSource::File("/etc/key".into()),
+            mode: Some(0o100_600),
+            is_typed: false,
+        }],
+        tls: None,
+        tls_key_mode: None,
         api_port: ApiPort::Free,
         media_ports: MediaPorts { free: 2_000, ..MediaPorts::default() },
         media_ip: public,
@@ -163,6 +172,13 @@ fn each_rule_about_the_machine_objects_to_one_thing_and_says_what_to_do() {
         );
     }
     assert_eq!(verdict("udp_buffers", &plain, &change(&|facts| facts.host.buffer_bytes_max = [None; 2])), None);
+
+    let stops_after = |sec| change(&|facts| facts.host.stop_timeout = Some(Duration::from_secs(sec)));
+    let said = ["600 s", "90 s", "TimeoutStopSec=630", "BRIDGE_DRAIN_SEC=80"];
+    expect("drain", &plain, &stops_after(90), Outcome::Warn, &said);
+    expect("drain", &plain, &stops_after(660), Outcome::Ok, &[]);
+    expect("drain", &config(&["--drain-sec=60"]), &stops_after(90), Outcome::Ok, &[]);
+    assert_eq!(verdict("drain", &plain, &facts()), None, "no systemd here");
 
     let adrift = change(&|facts| facts.host.clock = Some(Clock::Adrift));
     expect("clock", &plain, &adrift, Outcome::Warn, &["timedatectl set-ntp true"]);
@@ -285,6 +301,61 @@ fn the_way_to_the_model_ends_at_a_step_with_its_way_out() {
         &["gpt-5-realtime is retired"],
     );
     assert_eq!(verdict("model", &plain, &facts()), None);
+}
+
+#[test]
+fn a_secret_that_others_can_read_is_a_warning_and_its_source_is_told() {
+    let plain = config(&[]);
+    let found = |source, mode, is_typed| {
+        let fact = SecretFact { name: "secret_api_key", variable: "OPENAI_API_KEY", source, mode, is_typed };
+        Facts { secrets: vec![fact], ..facts() }
+    };
+    let file = || SecretSource::File("/etc/key".into());
+    expect(
+        "secret_api_key",
+        &plain,
+        &found(file(), Some(0o100_640), false),
+        Outcome::Ok,
+        &["OPENAI_API_KEY is in /etc/key"],
+    );
+    expect(
+        "secret_api_key",
+        &plain,
+        &found(file(), Some(0o100_644), false),
+        Outcome::Warn,
+        &["(644)", "chmod 0600 /etc/key"],
+    );
+    expect("secret_api_key", &plain, &found(SecretSource::Setting, None, false), Outcome::Ok, &["in the environment"]);
+    expect(
+        "secret_api_key",
+        &plain,
+        &found(SecretSource::Setting, None, true),
+        Outcome::Warn,
+        &["(ps)", "OPENAI_API_KEY_FILE"],
+    );
+    assert_eq!(verdict("secret_api_key", &plain, &found(SecretSource::Nowhere, None, false)), None);
+}
+
+#[test]
+fn a_certificate_and_its_key_are_a_pair_or_it_is_said_why_not() {
+    let tls = config(&["--tls-cert=/etc/cert.pem", "--tls-key=/etc/key.pem"]);
+    let found = |tls, tls_key_mode| Facts { tls: Some(tls), tls_key_mode, ..facts() };
+    expect("tls_files", &tls, &found(Ok(Vec::new()), Some(0o100_640)), Outcome::Ok, &["/etc/cert.pem"]);
+    expect("tls_files", &tls, &found(Ok(Vec::new()), Some(0o100_644)), Outcome::Warn, &["chmod 0640 /etc/key.pem"]);
+    expect(
+        "tls_files",
+        &tls,
+        &found(Ok(vec!["it ends soon".into()]), None),
+        Outcome::Warn,
+        &["it ends soon", "SIGHUP"],
+    );
+    let bad = found(Err("BRIDGE_TLS_KEY names another's".into()), None);
+    expect("tls_files", &tls, &bad, Outcome::Fail, &["another's", "openssl x509", "/etc/cert.pem", "openssl pkey"]);
+    expect("tls_files", &config(&[]), &facts(), Outcome::Ok, &["TLS belongs in front", "BRIDGE_TLS_CERT"]);
+    let why = "the certificate is not for 127.0.0.1";
+    let running = Facts { api_port: ApiPort::Held(Err(why.into())), ..found(Ok(Vec::new()), None) };
+    expect("api_port", &tls, &running, Outcome::Ok, &["speaks TLS"]);
+    expect("api_port", &config(&[]), &running, Outcome::Fail, &[why]);
 }
 
 #[test]

@@ -111,6 +111,24 @@ impl Client {
         self.finish(request.send(body))
     }
 
+    /// POST of JSON to the client's URL with `path` behind it.
+    pub fn post(&self, path: &str, json: &str) -> Result<Fetched, FetchError> {
+        let mut request = self.agent.post(format!("{}{path}", self.base)).content_type("application/json");
+        if let Some(bearer) = &self.bearer {
+            request = request.header("Authorization", bearer.expose());
+        }
+        self.finish(request.send(json))
+    }
+
+    /// DELETE of the client's URL with `path` behind it.
+    pub fn delete(&self, path: &str) -> Result<Fetched, FetchError> {
+        let mut request = self.agent.delete(format!("{}{path}", self.base));
+        if let Some(bearer) = &self.bearer {
+            request = request.header("Authorization", bearer.expose());
+        }
+        self.finish(request.call())
+    }
+
     fn finish(&self, answer: Result<ureq::http::Response<ureq::Body>, ureq::Error>) -> Result<Fetched, FetchError> {
         let read = |mut response: ureq::http::Response<ureq::Body>| {
             let body = response.body_mut().with_config().limit(BODY_BYTES_MAX).lossy_utf8(true).read_to_string()?;

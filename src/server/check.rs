@@ -1,13 +1,13 @@
 //! Gathers what `check-config` judges: looks at this host, and beyond it unless told not to.
 
-use crate::check::{Facts, Origin, Report, judge, settings};
-use crate::config::{Config, IoChoice, Upstream};
+use crate::check::{Facts, Origin, Report, SecretFact, judge, settings};
+use crate::config::{Config, IoChoice, SecretSource, SecretSources, Upstream};
 use crate::driver::inspect::{self, Login, Reach, Target};
 use crate::driver::{try_rings, try_uring};
 use crate::realtime;
-use crate::wss::Tls;
+use crate::tls::Tls;
 
-use super::media_ip;
+use super::{media_ip, reload};
 
 /// How far to look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,7 +29,10 @@ pub fn run(config: &Config, origins: &[Origin], depth: Depth) -> Result<Report, 
         host: inspect::host(),
         rings: wants_rings.then(|| try_rings(config.workers + crate::check::LOOPS_BESIDES)),
         uring,
-        api_port: inspect::api_port(config.listen, false),
+        secrets: secrets(&config.secret_sources, origins),
+        tls: config.tls.as_ref().map(|files| reload::read_tls(files).map(|pair| reload::warnings(&pair))),
+        tls_key_mode: config.tls.as_ref().and_then(|files| inspect::mode(&files.key)),
+        api_port: inspect::api_port(config.listen, config.tls.is_some()),
         media_ports: inspect::media_ports(&config.media_ports, media_ip),
         media_ip,
         media_is_local: inspect::is_local_address(media_ip),
@@ -37,6 +40,24 @@ pub fn run(config: &Config, origins: &[Origin], depth: Depth) -> Result<Report, 
         events: if depth == Depth::Offline { Vec::new() } else { events(config)? },
     };
     Ok(Report::new(settings(config, origins), judge(config, &facts)))
+}
+
+fn secrets(sources: &SecretSources, origins: &[Origin]) -> Vec<SecretFact> {
+    let SecretSources { api_token, api_key, events_token } = sources;
+    let fact = |name, variable: &'static str, source: &SecretSource| SecretFact {
+        name,
+        variable,
+        source: source.clone(),
+        mode: source.file().and_then(inspect::mode),
+        is_typed: origins.iter().any(|origin| {
+            origin.variable == variable && origin.set_by.as_deref().is_some_and(|by| by.starts_with("--"))
+        }),
+    };
+    vec![
+        fact("secret_api_token", "BRIDGE_API_TOKEN", api_token),
+        fact("secret_api_key", "OPENAI_API_KEY", api_key),
+        fact("secret_events_token", "BRIDGE_EVENTS_TOKEN", events_token),
+    ]
 }
 
 fn model(config: &Config, depth: Depth) -> Result<Vec<Reach>, String> {

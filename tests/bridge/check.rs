@@ -8,6 +8,7 @@ use serde_json::Value;
 use crate::server_calls::{poll_until, start_with};
 use crate::server_process::run;
 use crate::support::http_server::{Asked, HttpServer};
+use crate::support::https_client::{Authority, Files};
 use crate::support::process::Process;
 use crate::support::server::{Server, free_address};
 
@@ -16,7 +17,7 @@ const SECRET: &str = "canary-of-a-secret-0123456789";
 
 /// What a machine without a model needs to pass.
 const PLAIN: [(&str, &str); 3] =
-    [("BRIDGE_LISTEN", "127.0.0.1:0"), ("BRIDGE_AGENT", "builtin"), ("BRIDGE_MEDIA_PORTS", "21750-21759")];
+    [("BRIDGE_LISTEN", "127.0.0.1:0"), ("BRIDGE_AGENT", "builtin"), ("BRIDGE_MEDIA_PORTS", "22650-22659")];
 
 /// The exit code, all that was printed, and the verdicts by name.
 fn check(arguments: &[&str], settings: &[(&str, &str)]) -> (Option<i32>, String, Vec<Value>) {
@@ -47,17 +48,17 @@ fn a_machine_that_will_do_is_told_so_a_line_for_each_check() {
         let is_warned = |line: &str| line.starts_with("warn ") && line.split_whitespace().nth(1) == Some(name);
         assert!(output.lines().any(|line| is_ok(line) || is_warned(line)), "{name} is not in\n{output}");
     }
-    assert!(output.contains("21750-21759                      (environment)"), "{output}");
-    let flag = run(&["check-config", "--offline", "--media-ports", "21750-21758"], &PLAIN).1;
-    assert!(flag.contains("21750-21758                      (--media-ports)"), "{flag}");
+    assert!(output.contains("22650-22659                      (environment)"), "{output}");
+    let flag = run(&["check-config", "--offline", "--media-ports", "22650-22658"], &PLAIN).1;
+    assert!(flag.contains("22650-22658                      (--media-ports)"), "{flag}");
 }
 
 #[test]
 fn a_running_bridge_on_the_port_is_well_and_a_stranger_is_a_failure() {
-    let server = start_with(&[("BRIDGE_AGENT", "builtin"), ("BRIDGE_MEDIA_PORTS", "21760-21769")]);
+    let server = start_with(&[("BRIDGE_AGENT", "builtin"), ("BRIDGE_MEDIA_PORTS", "22660-22669")]);
     let address = server.address().to_string();
     let settings =
-        |listen| [("BRIDGE_LISTEN", listen), ("BRIDGE_AGENT", "builtin"), ("BRIDGE_MEDIA_PORTS", "21760-21769")];
+        |listen| [("BRIDGE_LISTEN", listen), ("BRIDGE_AGENT", "builtin"), ("BRIDGE_MEDIA_PORTS", "22660-22669")];
     let (code, output, checks) = check(&[], &settings(&address));
     assert_eq!(code, Some(0), "{output}");
     let (outcome, found, _) = verdict(&checks, "api_port");
@@ -157,6 +158,50 @@ fn a_warning_fails_only_where_that_is_asked_for() {
 }
 
 #[test]
+fn a_pair_that_is_none_is_a_failure_and_its_file_is_named() {
+    let (authority, files) = (Authority::new("ours"), Files::new("check-tls"));
+    authority.issue(2090, &files);
+    let (certificate, key) = (files.path("cert.pem"), files.path("key.pem"));
+    let tls = [("BRIDGE_TLS_CERT", certificate.as_str()), ("BRIDGE_TLS_KEY", key.as_str())];
+    let settings = [&PLAIN[..], &tls].concat();
+    let (code, output, checks) = check(&["--offline"], &settings);
+    let (outcome, found, _) = verdict(&checks, "tls_files");
+    assert!(code == Some(0) && outcome != "fail" && !found.is_empty(), "{output}");
+
+    // The key of another certificate.
+    let other = Files::new("check-tls-other");
+    authority.issue(2090, &other);
+    files.write("key.pem", &std::fs::read_to_string(other.path("key.pem")).expect("a key"));
+    let (code, output, checks) = check(&["--offline"], &settings);
+    assert_eq!(code, Some(1), "{output}");
+    let (outcome, found, advice) = verdict(&checks, "tls_files");
+    assert!(outcome == "fail" && found.contains(&key), "{found}");
+    assert!(advice.contains("openssl x509") && advice.contains(&certificate), "{advice}");
+}
+
+#[test]
+fn a_secrets_file_is_told_with_its_permissions_and_one_that_is_not_there_is_an_error() {
+    use std::os::unix::fs::PermissionsExt;
+    let files = Files::new("check-secret");
+    files.write("key", SECRET);
+    let path = files.path("key");
+    let model = free_address();
+    let url = format!("ws://{model}/");
+    let settings = [PLAIN[0], PLAIN[2], ("OPENAI_REALTIME_URL", url.as_str()), ("OPENAI_API_KEY_FILE", path.as_str())];
+    for (mode, expected) in [(0o600, "ok"), (0o644, "warn")] {
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).expect("it is ours");
+        let (code, output, checks) = check(&["--offline"], &settings);
+        assert_eq!(code, Some(0), "{output}");
+        let (outcome, found, advice) = verdict(&checks, "secret_api_key");
+        assert!(outcome == expected && found.contains(&path), "{found}");
+        assert_eq!(advice.contains("chmod 0600"), mode == 0o644, "{advice}");
+    }
+    let nowhere = [settings[0], settings[1], settings[2], ("OPENAI_API_KEY_FILE", "/nowhere/key")];
+    let (code, output) = run(&["check-config", "--offline"], &nowhere);
+    assert!(code == Some(1) && output.contains("OPENAI_API_KEY_FILE") && output.contains("/nowhere/key"), "{output}");
+}
+
+#[test]
 fn an_address_that_no_caller_reaches_is_a_failure_beyond_this_host() {
     let beyond = [("BRIDGE_LISTEN", "0.0.0.0:0"), ("BRIDGE_API_TOKEN", SECRET), PLAIN[1], PLAIN[2]];
     let (code, output, checks) = check(&[], &[&beyond[..], &[("BRIDGE_MEDIA_IP", "127.0.0.1")]].concat());
@@ -171,11 +216,11 @@ fn what_is_looked_at_is_left_as_it_was() {
     let address = listener.local_addr().expect("bound");
     drop(listener);
     let listen = address.to_string();
-    let settings = [("BRIDGE_LISTEN", listen.as_str()), PLAIN[1], ("BRIDGE_MEDIA_PORTS", "21770-21779")];
+    let settings = [("BRIDGE_LISTEN", listen.as_str()), PLAIN[1], ("BRIDGE_MEDIA_PORTS", "22670-22679")];
     let (_, output, checks) = check(&[], &settings);
     assert_eq!(verdict(&checks, "api_port").0, "ok", "{output}");
-    assert_eq!(verdict(&checks, "media_ports").1, "UDP 21770-21779: all 10 are free");
+    assert_eq!(verdict(&checks, "media_ports").1, "UDP 22670-22679: all 10 are free");
     // The same ports serve a bridge at once.
-    let server = Server::start(&[PLAIN[1], ("BRIDGE_MEDIA_PORTS", "21770-21779")]);
+    let server = Server::start(&[PLAIN[1], ("BRIDGE_MEDIA_PORTS", "22670-22679")]);
     assert_eq!(server.http().get("/health").status, 200);
 }

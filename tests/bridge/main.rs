@@ -5,6 +5,7 @@ mod calls;
 mod capacity;
 mod check;
 mod commands;
+mod doctor;
 mod drain;
 mod events;
 mod load;

@@ -3,6 +3,7 @@
 use std::fs;
 use std::net::{IpAddr, UdpSocket};
 use std::ops::RangeInclusive;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::thread;
@@ -61,7 +62,7 @@ pub struct Host {
     pub governors: Vec<(String, String)>,
     /// Whether the clock follows others.
     pub clock: Option<Clock>,
-    /// How long systemd waits for this service to stop, where it runs this process.
+    /// How long systemd waits for the service to stop; `None` also where it waits for ever.
     pub stop_timeout: Option<Duration>,
     /// The address that the default route uses.
     pub default_route_ip: Option<IpAddr>,
@@ -93,6 +94,11 @@ pub fn host() -> Host {
 /// Whether this is an address of this host.
 pub fn is_local_address(ip: IpAddr) -> bool {
     UdpSocket::bind((ip, 0)).is_ok()
+}
+
+/// A file's permissions.
+pub fn mode(path: &Path) -> Option<u32> {
+    Some(fs::metadata(path).ok()?.permissions().mode())
 }
 
 fn read(path: impl AsRef<Path>) -> Option<String> {
@@ -162,14 +168,16 @@ fn clock() -> Option<Clock> {
     }
 }
 
-/// Where systemd runs this process, the group is named after its unit.
+/// Of the unit that runs this process, after which its group is named, or else of the one that the package installs.
 fn stop_timeout() -> Option<Duration> {
     let group = read("/proc/self/cgroup")?;
     // Not any unit: a shell that cron or a console runs is part of another's service.
-    let is_own = |unit: &&str| unit.starts_with("voice-media-bridge") && unit.ends_with(".service");
-    let unit = group.trim().rsplit('/').next().filter(is_own)?.to_owned();
-    let timeout = said(&["systemctl", "show", &unit, "--property=TimeoutStopUSec", "--value"])?;
-    span_of(&timeout)
+    let is_ours = |unit: &&str| unit.starts_with("voice-media-bridge") && unit.ends_with(".service");
+    let unit = group.trim().rsplit('/').next().filter(is_ours).unwrap_or("voice-media-bridge.service");
+    let shown = said(&["systemctl", "show", unit, "--property=LoadState,TimeoutStopUSec"])?;
+    let property = |name: &str| shown.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
+    property("LoadState").filter(|state| *state == "loaded")?;
+    span_of(property("TimeoutStopUSec")?)
 }
 
 /// A span as systemd writes it, such as `10min 30s`; `None` when it never ends.

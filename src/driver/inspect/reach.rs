@@ -10,7 +10,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::driver::{resolver, system};
-use crate::wss::{Client, Event, Request, Step, Tls};
+use crate::tls::Tls;
+use crate::wss::{Client, Event, Request, Step};
 
 /// How long each step may take.
 const STEP_TIME_MAX: Duration = Duration::from_secs(5);
@@ -110,10 +111,10 @@ fn look_up(host: &str, port: u16) -> Result<Vec<SocketAddr>, String> {
     let (name, lookup) = (host.to_owned(), resolver::system_lookup());
     thread::spawn(move || sender.send(lookup(&name, port)));
     match receiver.recv_timeout(STEP_TIME_MAX) {
-        Ok(Ok(addresses)) if addresses.is_empty() => Err(format!("the name {host} has no address")),
+        Ok(Ok(addresses)) if addresses.is_empty() => Err("the name has no address".into()),
         Ok(Ok(addresses)) => Ok(addresses),
-        Ok(Err(error)) => Err(format!("the name {host} is not found: {error}")),
-        Err(_) => Err(format!("no answer about {host} within {} s", STEP_TIME_MAX.as_secs())),
+        Ok(Err(error)) => Err(format!("the name is not found: {error}")),
+        Err(_) => Err(format!("no answer about the name within {} s", STEP_TIME_MAX.as_secs())),
     }
 }
 
