@@ -85,6 +85,8 @@ pub struct Setup<M> {
     pub ports: Option<RangeInclusive<u16>>,
     /// The processor it is pinned to.
     pub core: Option<usize>,
+    /// Whether it goes before other threads: for a loop that does little, and must not wait for those that do much.
+    pub first: bool,
     /// Where it counts, and no other loop.
     pub counters: Arc<Counters>,
     /// How long it lets work gather while it is busy.
@@ -102,6 +104,7 @@ impl<M> Setup<M> {
             listener: None,
             ports: None,
             core: None,
+            first: false,
             counters: Arc::default(),
             window: Window::NONE,
         }
@@ -111,11 +114,14 @@ impl<M> Setup<M> {
 /// Runs a machine on this thread until it exits. Fails when the loop cannot be set up, or when the kernel interface
 /// itself breaks; what happens to single sockets is the machine's business.
 pub fn run<T: Machine>(kind: Kind, mut machine: T, setup: Setup<T::Message>) -> io::Result<()> {
-    let Setup { name, inbox, mut routes, listener, ports, core, counters, window } = setup;
+    let Setup { name, inbox, mut routes, listener, ports, core, first, counters, window } = setup;
     if let Some(core) = core
         && let Err(error) = system::pin_to(core)
     {
         tracing::warn!(name, core, %error, "not pinned: the host does not allow it");
+    }
+    if first && let Err(error) = system::go_first() {
+        tracing::debug!(name, %error, "goes no faster than others: the host does not allow it (systemd: LimitNICE=-10)");
     }
     if let Err(error) = system::wake_on_time() {
         tracing::debug!(name, %error, "sleeps may last 50 µs longer than asked");

@@ -104,6 +104,7 @@ pub fn run(config: Config) -> Result<(), String> {
 
     let mut setup = Setup::new("control", boxes.control.inbox, boxes.control.routes);
     setup.listener = Some(listener);
+    setup.first = true;
     counters.push(Arc::clone(&setup.counters));
     let control = ControlConfig {
         build: BuildInfo {
