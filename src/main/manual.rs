@@ -52,7 +52,9 @@ pub(crate) fn page(mut command: Command) -> io::Result<String> {
         page += &section(subcommand, &command)?;
     }
     let title = format!(".TH VOICE\\-MEDIA\\-BRIDGE 1 \"\" \"voice-media-bridge {}\"\n", env!("CARGO_PKG_VERSION"));
-    Ok(format!("{PREAMBLE}{title}{}{REST}", page.replace(PREAMBLE, "")).replace(" \n", "\n"))
+    // One preamble is enough; the rest is what linters of pages dislike.
+    let page = page.replace(PREAMBLE, "").replace(" \n", "\n").replace(".br\n\n.br\n", ".sp\n");
+    Ok(format!("{PREAMBLE}{title}{page}{REST}"))
 }
 
 /// A command as a part of the page.
