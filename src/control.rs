@@ -6,6 +6,7 @@
 //!
 //! This module must not know how a call works: reports pass through it as plain data.
 
+mod agent_check;
 mod answer;
 mod calls;
 mod connections;
@@ -22,6 +23,7 @@ mod placement;
 mod route;
 mod session_request;
 mod sessions;
+mod supervision;
 mod timers;
 
 #[cfg(test)]
@@ -38,6 +40,7 @@ use crate::io::{Deadline, Door, Entropy, Input, Machine, Node, Output};
 use crate::messages::{FromWorker, Message, RequestId, ToWorker};
 use crate::stats::{BuildInfo, ControlStats, CounterReader, ProcessReader, Recorder};
 
+use agent_check::AgentCheck;
 use answer::Refusal;
 use calls::Calls;
 use connections::{Connections, Exchange, Ticket};
@@ -46,6 +49,7 @@ use gate::Gate;
 use gather::Gather;
 use log_limit::LogLimit;
 use page::Page;
+use supervision::Supervision;
 use timers::{Timer, Timers};
 
 /// A worker answers within this time or the request that needs it is refused. A turn of a worker's loop is well below
@@ -67,6 +71,8 @@ pub struct ControlConfig {
     pub driver_counters: CounterReader,
     /// What the process uses, for `/metrics`.
     pub process: ProcessReader,
+    /// How often a watchdog wants to know that all loops turn; `None`: there is none.
+    pub alive_every: Option<Duration>,
 }
 
 /// The control plane.
@@ -90,6 +96,8 @@ pub struct Control {
     stats: ControlStats,
     recorder: Recorder,
     refusals_logged: LogLimit,
+    agent_check: AgentCheck,
+    supervision: Supervision,
     life: Life,
     successor: Successor,
     outputs: VecDeque<Output<Message>>,
@@ -98,7 +106,7 @@ pub struct Control {
 impl Control {
     /// Control as it starts: its first outputs ask for connections.
     pub fn new(now: Instant, parts: ControlConfig) -> Self {
-        let ControlConfig { config, build, entropy, driver_counters, process } = parts;
+        let ControlConfig { config, build, entropy, driver_counters, process, alive_every } = parts;
         let stats = ControlStats {
             calls_max: config.calls_max.into(),
             retired_models: config.model_was_retired.is_some().into(),
@@ -108,7 +116,7 @@ impl Control {
             gate: Gate::new(config.api_token.as_ref()),
             page: config.page.then(Page::new),
             calls: Calls::new(config.workers),
-            doors: vec![Door::Api],
+            doors: [Door::Api].into_iter().chain(config.drain.agent_check_listen.map(|_| Door::AgentCheck)).collect(),
             connections: Connections::default(),
             gathers: std::collections::BTreeMap::new(),
             requests_asked: 0,
@@ -116,6 +124,8 @@ impl Control {
             stats,
             recorder: Recorder::new(),
             refusals_logged: LogLimit::new(now),
+            agent_check: AgentCheck::default(),
+            supervision: Supervision::new(alive_every),
             life: Life::Serving,
             successor: Successor::None,
             outputs: VecDeque::new(),
@@ -127,6 +137,7 @@ impl Control {
             process,
         };
         control.arm_accepts();
+        control.ask_for_life(now);
         control
     }
 
@@ -221,6 +232,9 @@ impl Control {
                 Timer::Waiter(stream) => self.wait_timed_out(now, stream),
                 Timer::Forget(call) => self.calls.forget(call),
                 Timer::Accept => self.connections.accept_again(),
+                Timer::AgentCheck(stream) => self.agent_is_done(stream),
+                Timer::Status => self.status_due(),
+                Timer::Alive => self.ask_for_life(now),
                 Timer::DrainOver => self.drain_over(now),
                 Timer::DrainLog => self.log_drain(now),
                 Timer::Stop => self.stop_timed_out(),
@@ -241,9 +255,10 @@ impl Control {
             FromWorker::Load(report) => self.calls.loaded(worker, report),
             FromWorker::Stopped => {
                 self.worker_stopped(worker);
+                self.worker_turns(worker);
                 self.gone(now, worker);
             }
-            FromWorker::Pong => {}
+            FromWorker::Pong => self.worker_turns(worker),
         }
     }
 
@@ -259,6 +274,7 @@ impl Machine for Control {
     fn handle_input(&mut self, now: Instant, input: Input<'_, Message>) {
         match input {
             Input::Submitted => return,
+            Input::Accepted { stream, door: Door::AgentCheck, .. } => self.agent_asks(now, stream),
             Input::Accepted { stream, .. } => {
                 let refused = self.connections.accepted(now, stream);
                 self.stats.connections_accepted += 1;
@@ -268,13 +284,17 @@ impl Machine for Control {
                 }
             }
             Input::Received { stream, bytes } => self.connections.received(now, stream, bytes),
-            Input::Ended { stream } => self.connections.ended(now, stream),
+            Input::Ended { stream } => {
+                self.connections.ended(now, stream);
+                self.agent_is_done(stream);
+            }
             Input::Written { stream, .. } => self.connections.written(now, stream),
             Input::Failed { stream, fault } => {
                 if self.connections.is_offered(stream) {
                     tracing::warn!(%fault, "a connection could not be accepted");
                     self.connections.pause_accepts(now, &mut self.timers);
                 }
+                self.agent_is_done(stream);
                 self.close(stream);
             }
             Input::Closed { stream } => self.connections.closed(stream),
@@ -303,6 +323,7 @@ impl Machine for Control {
         }
         self.arm_accepts();
         self.go_on_leaving(now);
+        self.tell_status(now);
     }
 
     fn poll_output(&mut self) -> Output<Message> {

@@ -308,7 +308,10 @@ pub enum Notice {
     /// It reads its settings again; `Ready` follows.
     Reloading,
     /// It takes no more work, and ends.
-    Stopping,
+    Stopping {
+        /// At the latest: a manager's own patience must not be shorter.
+        within: Duration,
+    },
     /// Every loop turns: the proof of life that a watchdog waits for.
     Alive,
 }

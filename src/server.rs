@@ -105,6 +105,13 @@ pub fn run(config: Config) -> Result<(), String> {
 
     let mut setup = Setup::new("control", boxes.control.inbox, boxes.control.routes);
     setup.doors.push((Door::Api, listener.into()));
+    if let Some(address) = config.drain.agent_check_listen {
+        let (listener, address) = listen(address).map_err(|error| {
+            format!("cannot listen on {address} (BRIDGE_AGENT_CHECK_LISTEN; --agent-check-listen): {error}")
+        })?;
+        info!("HAProxy's agent-check is answered on {address}");
+        setup.doors.push((Door::AgentCheck, listener.into()));
+    }
     counters.push(Arc::clone(&setup.counters));
     let control = ControlConfig {
         build: BuildInfo {
@@ -115,6 +122,7 @@ pub fn run(config: Config) -> Result<(), String> {
         entropy: system::entropy,
         driver_counters: CounterReader::new(move || Counters::sum(&counters)),
         process: process_reader(process::unix_sec()),
+        alive_every: None,
         config: Arc::new(config),
     };
     announce(&control.config, address, media_ip);

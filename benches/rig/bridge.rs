@@ -212,6 +212,7 @@ impl Bridge {
                 entropy,
                 driver_counters: CounterReader::default(),
                 process: ProcessReader::default(),
+                alive_every: None,
             },
         );
         let mut bridge = Self {

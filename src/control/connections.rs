@@ -83,6 +83,8 @@ enum State {
     Free,
     Offered(Door),
     Open(Box<Open>),
+    /// Accepted, and served by others than this table: it keeps the key alone.
+    Apart,
     /// Given up; waits for the driver to return the key.
     Closing,
 }
@@ -143,6 +145,14 @@ impl Connections {
         self.slots[stream.slot as usize].state = State::Open(Box::new(open));
         self.touched.push_back(stream);
         refused.then(|| self.begin(stream, Exchange::new(now, "none")))
+    }
+
+    /// A connection stands that speaks no HTTP. False where the key is not ours.
+    pub(super) fn accepted_apart(&mut self, stream: StreamKey) -> bool {
+        let Some(State::Offered(door)) = self.slot(stream).map(|slot| &slot.state) else { return false };
+        self.offered[*door as usize] -= 1;
+        self.slots[stream.slot as usize].state = State::Apart;
+        true
     }
 
     pub(super) fn received(&mut self, now: Instant, stream: StreamKey, bytes: &[u8]) {
@@ -230,7 +240,7 @@ impl Connections {
 
     /// Whether the key is ours to close: offered or open.
     pub(super) fn is_held(&self, stream: StreamKey) -> bool {
-        self.slot(stream).is_some_and(|slot| matches!(slot.state, State::Offered(_) | State::Open(_)))
+        self.slot(stream).is_some_and(|slot| matches!(slot.state, State::Offered(_) | State::Open(_) | State::Apart))
     }
 
     /// Gives a connection up, and returns the request it was being answered.
@@ -253,7 +263,7 @@ impl Connections {
                 self.offered[door as usize] -= 1;
                 None
             }
-            State::Free | State::Closing => None,
+            State::Apart | State::Free | State::Closing => None,
         }
     }
 

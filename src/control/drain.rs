@@ -7,7 +7,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::messages::{Ending, GOODBYE_TIME_MAX, ToWorker};
+use crate::messages::{Ending, GOODBYE_TIME_MAX, Notice, ToWorker};
 
 use super::answer::{Refusal, json_response};
 use super::connections::Ticket;
@@ -95,6 +95,7 @@ impl Control {
             "draining: new calls are refused, those that live go on (BRIDGE_DRAIN_SEC); a second signal ends them at once"
         );
         self.life = Life::Draining(drain);
+        self.notify(Notice::Stopping { within: time_max + GOODBYE_TIME_MAX + STOP_TIME_MAX });
         self.timers.arm(drain.until, Timer::DrainOver);
         self.timers.arm(drain.log_at, Timer::DrainLog);
     }
@@ -190,7 +191,7 @@ impl Control {
     }
 
     /// How long calls may still go on, in seconds; `None` while nothing ends.
-    fn seconds_left(&self, now: Instant) -> Option<u64> {
+    pub(super) fn seconds_left(&self, now: Instant) -> Option<u64> {
         match &self.life {
             Life::Serving => None,
             Life::Draining(drain) => Some(seconds(drain.until, now)),

@@ -1,5 +1,6 @@
 //! Sessions on the plain machine: raw HTTP bytes on one side, scripted workers on the other, time as an argument.
 
+mod agent_check;
 mod api;
 mod contract;
 mod drain;
@@ -9,6 +10,7 @@ mod latency;
 mod placement;
 mod server;
 mod stop;
+mod supervision;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
@@ -22,7 +24,9 @@ use crate::call_id::CallNumber;
 use crate::close_reason::CloseReason;
 use crate::config::{Config, Flags};
 use crate::io::{Door, Fault, Input, Machine, Node, Output, StreamKey};
-use crate::messages::{CallReport, CallState, Ending, Event, FromWorker, Message, OpenCall, OpenRefusal, ToWorker};
+use crate::messages::{
+    CallReport, CallState, Ending, Event, FromWorker, Message, Notice, OpenCall, OpenRefusal, ToWorker,
+};
 use crate::stats::{BuildInfo, CounterReader, ProcessReader, Stages, WorkerStats};
 
 const OFFER: &str = include_str!("../../tests/fixtures/sdp/offer-live-2026-10-02.sdp");
@@ -46,6 +50,7 @@ struct World {
     control: Control,
     now: Instant,
     offered: VecDeque<StreamKey>,
+    offered_agents: VecDeque<StreamKey>,
     clients: HashMap<StreamKey, Client>,
     /// What workers were told and have not done, in order.
     mail: VecDeque<(u16, ToWorker)>,
@@ -59,6 +64,8 @@ struct World {
     refusal: Option<OpenRefusal>,
     /// What the world was told.
     events: Vec<Event>,
+    /// What the service manager was told.
+    notices: Vec<Notice>,
     /// What every call has measured.
     stages: Stages,
     /// What every worker has measured.
@@ -120,6 +127,15 @@ impl World {
     }
 
     fn with(words: &[&str]) -> Self {
+        Self::started(words, None)
+    }
+
+    /// With a watchdog that wants to be told this often.
+    fn watched(alive_every: Duration) -> Self {
+        Self::started(&[], Some(alive_every))
+    }
+
+    fn started(words: &[&str], alive_every: Option<Duration>) -> Self {
         let now = Instant::now();
         let entropy = |bytes: &mut [u8]| bytes.fill(0xab);
         let build = BuildInfo { version: "1.2.3", io: "sim", opus: "" };
@@ -131,12 +147,14 @@ impl World {
                 entropy,
                 driver_counters: CounterReader::default(),
                 process: ProcessReader::default(),
+                alive_every,
             },
         );
         let mut world = Self {
             control,
             now,
             offered: VecDeque::new(),
+            offered_agents: VecDeque::new(),
             clients: HashMap::new(),
             mail: VecDeque::new(),
             calls: BTreeMap::new(),
@@ -146,6 +164,7 @@ impl World {
             takes: true,
             refusal: None,
             events: Vec::new(),
+            notices: Vec::new(),
             stages: Stages::new(),
             worker_stages: Stages::new(),
             exited: false,
@@ -169,6 +188,7 @@ impl World {
                     }
                     self.work_one();
                 }
+                Output::Accept { stream, door: Door::AgentCheck } => self.offered_agents.push_back(stream),
                 Output::Accept { stream, .. } => self.offered.push_back(stream),
                 Output::Write { stream, bytes } => {
                     let client = self.clients.get_mut(&stream).expect("a write to a connection");
@@ -190,6 +210,7 @@ impl World {
                 Output::Message { to: Node::Worker(worker), message: Message::ToWorker(message) } => {
                     self.mail.push_back((worker, message));
                 }
+                Output::Message { to: Node::Supervisor, message: Message::Notify(notice) } => self.notices.push(notice),
                 Output::Message { to: Node::Events, message: Message::Event(event) } => self.events.push(event),
                 Output::Read { .. } => {}
                 Output::Exit => {

@@ -155,6 +155,7 @@ impl World {
                 entropy,
                 driver_counters: CounterReader::default(),
                 process: ProcessReader::default(),
+                alive_every: None,
             },
         );
         let mut world = Self {
