@@ -84,7 +84,6 @@ const CRATES: &[(&str, &[&str])] = &[
     ("libc", &["driver"]),
     ("rustix", &["driver/system"]),
     ("signal_hook", &["driver"]),
-    ("sd_listen_fds", &["driver/activation"]),
     ("clap", &["capacity/flags", "config", "load/flags", "main"]),
     ("clap_mangen", &["main/manual"]),
     ("ureq", &["driver/fetch"]),
