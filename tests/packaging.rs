@@ -83,6 +83,7 @@ instance=$(sed -nE 's/.*voice-media-bridge@([ab]).*/\1/p' <<<"$*")
 case $* in
     *LoadState*) echo loaded ;;
     *is-active*voice-media-bridge.service) [[ -e alone ]] ;;
+    *is-active*voice-media-bridge.socket) [[ ! -e no-socket ]] ;;
     *ActiveState*) cat "$instance.state" ;;
     *StatusText*)
         [[ -s $instance.says ]] || echo inactive >"$instance.state"
@@ -208,9 +209,13 @@ fn nothing_is_begun_while_an_instance_drains_or_both_run_or_the_single_one() {
     single.put("alone", "");
     let (code, output) = single.upgrade(&[]);
     assert!(code == Some(1) && output.contains("systemctl restart voice-media-bridge"), "{output}");
+    let unheard = Played::new("unheard", "active", "inactive");
+    unheard.put("no-socket", "");
+    let (code, output) = unheard.upgrade(&[]);
+    assert!(code == Some(1) && output.contains("voice-media-bridge.socket is down"), "{output}");
     let (code, output) = single.upgrade(&["--force"]);
     assert!(code == Some(2) && output.contains("--help"), "{output}");
-    for played in [&draining, &both, &single] {
+    for played in [&draining, &both, &single, &unheard] {
         assert_eq!(played.told(), Vec::<String>::new());
     }
 }
