@@ -1,5 +1,8 @@
 //! The command line: what to run, on which settings, and how it says that it cannot.
 
+#[path = "main/manual.rs"]
+mod manual;
+
 use std::io::{ErrorKind, IsTerminal, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -75,6 +78,9 @@ enum Task {
         voice-media-bridge latency --format hgrm > all.hgrm  # to plot: hdrhistogram.org\n  \
         voice-media-bridge latency --format log > all.hlog   # for HdrHistogram's log tools")]
     Latency(LatencyFlags),
+    /// Print the manual page, in roff: voice-media-bridge man > systemd/voice-media-bridge.1
+    #[command(hide = true)]
+    Man,
 }
 
 const LOAD_HELP: &str = "\
@@ -237,6 +243,7 @@ fn main() -> ExitCode {
         },
         Some(Task::Top(flags)) => show_top(&flags),
         Some(Task::Latency(flags)) => show_latency(&flags),
+        Some(Task::Man) => show_manual(),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -382,6 +389,11 @@ fn show_top(flags: &TopFlags) -> Result<(), String> {
 
 fn show_latency(flags: &LatencyFlags) -> Result<(), String> {
     print(&latency::report(&flags.bridge.client()?, flags.call.as_deref(), &flags.format)?)
+}
+
+fn show_manual() -> Result<(), String> {
+    // Not of what main has parsed: an empty variable takes its option's name out of that one.
+    print(&manual::page(Cli::command()).map_err(|error| format!("the page cannot be made: {error}"))?)
 }
 
 /// Prints what may be long: a reader that has seen enough, such as `head`, is no error.

@@ -117,6 +117,7 @@ pub fn run(config: Config) -> Result<(), String> {
         .map_err(|error| format!("no thread for signals: {error}"))?;
 
     let mut setup = Setup::new("control", boxes.control.inbox, boxes.control.routes);
+    setup.first = true;
     setup.doors.push((Door::Api, listener.into()));
     if let Some(address) = config.drain.agent_check_listen {
         let (listener, address) = listen(address).map_err(|error| {
