@@ -27,7 +27,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::io::{Deadline, Input, Machine, Output, StreamKey};
+use crate::io::{Deadline, Door, Input, Machine, Output, StreamKey};
 use crate::messages::Message;
 
 use connection::Connection;
@@ -152,7 +152,7 @@ impl BuiltinAgent {
         };
         let stream = StreamKey { slot, generation: self.slots[slot as usize].generation };
         self.offered = Some(stream);
-        self.outputs.push_back(Output::Accept { stream });
+        self.outputs.push_back(Output::Accept { stream, door: Door::Api });
     }
 
     /// The slot of a key that is in use.

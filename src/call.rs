@@ -6,6 +6,7 @@
 //! bytes travel on: that is the worker's.
 
 pub mod downlink;
+mod goodbye;
 mod marks;
 mod meter;
 pub mod uplink;
@@ -22,7 +23,7 @@ use crate::audio::EncoderSettings;
 use crate::call_id::{CallNumber, LogId};
 use crate::close_reason::CloseReason;
 use crate::io::{Deadline, Entropy, Fault, Stopwatch};
-use crate::messages::{CallReport, CallState, OpenCall, OpenRefusal, StartMedia};
+use crate::messages::{CallReport, CallState, GOODBYE_TIME_MAX, OpenCall, OpenRefusal, StartMedia};
 use crate::peer::identity::Identity;
 use crate::peer::{Peer, PeerEvent, PeerSink};
 use crate::playout::ItemId;
@@ -115,7 +116,10 @@ pub struct Call {
     /// Media starts here once DTLS is up and nothing else holds it.
     media_at: Option<Instant>,
     greeting_at: Option<Instant>,
+    /// The call ends here, for this reason; a caller who hears us is told first.
     over_at: Instant,
+    over_reason: CloseReason,
+    goodbye: Goodbye,
     end: Option<End>,
     stages: Stages,
     marks: Marks,
@@ -132,6 +136,16 @@ pub struct End {
     pub detail: String,
     /// When.
     pub at: Instant,
+}
+
+/// How far the goodbye is that a caller hears.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Goodbye {
+    Unsaid,
+    /// The next packet is silence, so that what was playing fades instead of breaking off; then the tones are queued.
+    Due,
+    /// The call ends with its last packet.
+    Playing,
 }
 
 /// What an event of the model makes the call do once the agent has returned.
@@ -186,6 +200,8 @@ impl Call {
             media_at: None,
             greeting_at: None,
             over_at: now + Duration::from_secs(open.duration_sec_max.into()),
+            over_reason: CloseReason::MaxDuration,
+            goodbye: Goodbye::Unsaid,
             end: None,
             stages: Stages::new(),
             marks: Marks::default(),
@@ -250,7 +266,7 @@ impl Call {
         if self.greeting_at.is_some_and(|at| at <= now) {
             self.greet(now);
         }
-        self.check_limits(now);
+        self.check_limits(now, sink);
         self.pump(now, now, sink);
     }
 
@@ -277,6 +293,24 @@ impl Call {
             self.media_at = Some(now);
             self.handle_timeout(now, sink);
         }
+    }
+
+    /// Ends the call with two tones, so that its caller knows that it is over and not broken. The model is left, and what
+    /// waits of its audio is dropped. A caller who does not hear us yet is left at once.
+    pub fn say_goodbye(&mut self, now: Instant, reason: CloseReason, sink: &mut dyn CallSink) {
+        if self.goodbye != Goodbye::Unsaid {
+            return;
+        }
+        if self.state != CallState::Active {
+            return self.finish(now, reason, String::new());
+        }
+        self.goodbye = Goodbye::Due;
+        (self.over_at, self.over_reason) = (now + GOODBYE_TIME_MAX, reason);
+        (self.greeting_at, self.greeted) = (None, true);
+        self.downlink.flush(|_| {});
+        self.marks.leave();
+        self.agent.close(now);
+        self.pump_agent(now, sink);
     }
 
     /// Ends the call: goodbyes to both sides. The worker closes socket and streams.
@@ -466,11 +500,19 @@ impl Call {
     fn beat(&mut self, now: Instant, sink: &mut dyn CallSink) {
         let Some(beat) = self.downlink.beat(now) else { return };
         self.marks.sent(&beat);
+        let said = beat.item == Some(goodbye::ITEM) && beat.last_of_item;
         let mut out = PeerOut { sink, events: &mut self.peer_events };
         self.peer.send_audio(now, beat.payload, beat.rtp_time, beat.marker, &mut out);
+        if self.goodbye == Goodbye::Due {
+            self.goodbye = Goodbye::Playing;
+            self.downlink.push(goodbye::ITEM, goodbye::tones());
+            self.downlink.end_item(goodbye::ITEM);
+        } else if said {
+            self.finish(now, self.over_reason, String::new());
+        }
     }
 
-    fn check_limits(&mut self, now: Instant) {
+    fn check_limits(&mut self, now: Instant, sink: &mut dyn CallSink) {
         let passed = |from: Instant, sec: u64| now.saturating_duration_since(from) >= Duration::from_secs(sec);
         if self.connected_at.is_none() && passed(self.answered_at, CONNECT_SEC_MAX) {
             let (reason, mut detail) = if self.peer.has_path() {
@@ -490,7 +532,10 @@ impl Call {
         } else if self.connected_at.is_some() && passed(self.peer.last_accepted(), PEER_SILENT_SEC_MAX) {
             self.finish(now, CloseReason::PeerSilent, format!("no packet for {PEER_SILENT_SEC_MAX} s"));
         } else if now >= self.over_at {
-            self.finish(now, CloseReason::MaxDuration, String::new());
+            match self.goodbye {
+                Goodbye::Unsaid => self.say_goodbye(now, self.over_reason, sink),
+                Goodbye::Due | Goodbye::Playing => self.finish(now, self.over_reason, String::new()),
+            }
         }
     }
 

@@ -12,8 +12,10 @@ use std::time::Duration;
 use clap::builder::BoolishValueParser;
 use clap::{Args, ValueEnum};
 
+mod drain;
 mod events;
 
+pub use drain::{Drain, DrainFlags};
 pub use events::{Events, EventsUrl};
 
 /// A secret: never printed.
@@ -193,6 +195,10 @@ pub struct Flags {
     )]
     pub max_duration_sec: u32,
 
+    /// How the process leaves.
+    #[command(flatten)]
+    pub drain: DrainFlags,
+
     /// Log filter: error, warn, info, debug, trace, or `module=level,...`
     #[arg(long, env = "BRIDGE_LOG", value_name = "FILTER", default_value = "info", help_heading = "Logs")]
     pub log: String,
@@ -250,6 +256,8 @@ pub struct Config {
     pub calls_max: u32,
     /// Longest call in seconds.
     pub duration_sec_max: u32,
+    /// How the process leaves.
+    pub drain: Drain,
     /// Log filter.
     pub log: String,
     /// Log shape.
@@ -461,6 +469,7 @@ impl Config {
             io: flags.io,
             calls_max,
             duration_sec_max: flags.max_duration_sec,
+            drain: flags.drain.checked()?,
             log: flags.log,
             log_format: flags.log_format,
         })
@@ -504,6 +513,10 @@ impl fmt::Display for Config {
         line("BRIDGE_ADMIT_BUSY_PERCENT", &self.admit_busy.map_or(100.0, |share| (share * 100.0).round()))?;
         line("BRIDGE_MAX_CALLS", &self.calls_max)?;
         line("BRIDGE_MAX_DURATION_SEC", &self.duration_sec_max)?;
+        line("BRIDGE_DRAIN_SEC", &self.drain.time_max.as_secs())?;
+        if let Some(address) = self.drain.agent_check_listen {
+            line("BRIDGE_AGENT_CHECK_LISTEN", &address)?;
+        }
         line("BRIDGE_LOG", &self.log)?;
         line("BRIDGE_LOG_FORMAT", &format!("{:?}", self.log_format).to_lowercase())
     }
@@ -669,6 +682,7 @@ mod tests {
             (&["--max-calls", "0"], "BRIDGE_MAX_CALLS"),
             (&["--max-calls", "5000"], "BRIDGE_MAX_CALLS"),
             (&["--max-duration-sec", "1"], "BRIDGE_MAX_DURATION_SEC"),
+            (&["--drain-sec", "86401"], "BRIDGE_DRAIN_SEC"),
         ] {
             let error = config(words).expect_err(&format!("{words:?} was taken"));
             assert!(error.setting.starts_with(setting), "{words:?} blamed {error}");

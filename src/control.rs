@@ -6,9 +6,11 @@
 //!
 //! This module must not know how a call works: reports pass through it as plain data.
 
+mod agent_check;
 mod answer;
 mod calls;
 mod connections;
+mod drain;
 mod end_log;
 mod events;
 mod gate;
@@ -21,6 +23,7 @@ mod placement;
 mod route;
 mod session_request;
 mod sessions;
+mod supervision;
 mod timers;
 
 #[cfg(test)]
@@ -33,17 +36,20 @@ use std::time::{Duration, Instant};
 use crate::call_id::CallNumber;
 use crate::config::Config;
 use crate::http::{Event, Response};
-use crate::io::{Deadline, Entropy, Input, Machine, Node, Output};
+use crate::io::{Deadline, Door, Entropy, Input, Machine, Node, Output};
 use crate::messages::{FromWorker, Message, RequestId, ToWorker};
 use crate::stats::{BuildInfo, ControlStats, CounterReader, ProcessReader, Recorder};
 
+use agent_check::AgentCheck;
 use answer::Refusal;
 use calls::Calls;
 use connections::{Connections, Exchange, Ticket};
+use drain::{Life, Successor};
 use gate::Gate;
 use gather::Gather;
 use log_limit::LogLimit;
 use page::Page;
+use supervision::Supervision;
 use timers::{Timer, Timers};
 
 /// A worker answers within this time or the request that needs it is refused. A turn of a worker's loop is well below
@@ -51,8 +57,6 @@ use timers::{Timer, Timers};
 const WORKER_TIME_MAX: Duration = Duration::from_secs(2);
 /// `?wait=connected` waits this long: the limit that ends a call which does not connect.
 const WAIT_TIME_MAX: Duration = Duration::from_secs(30);
-/// Workers get this long to end their calls when the process stops.
-const STOP_TIME_MAX: Duration = Duration::from_secs(3);
 
 /// What control is made of.
 #[derive(Debug)]
@@ -67,6 +71,8 @@ pub struct ControlConfig {
     pub driver_counters: CounterReader,
     /// What the process uses, for `/metrics`.
     pub process: ProcessReader,
+    /// How often a watchdog wants to know that all loops turn; `None`: there is none.
+    pub alive_every: Option<Duration>,
 }
 
 /// The control plane.
@@ -80,6 +86,8 @@ pub struct Control {
     started: Instant,
     gate: Gate,
     page: Option<Page>,
+    /// Where connections are accepted.
+    doors: Vec<Door>,
     connections: Connections,
     calls: Calls,
     gathers: std::collections::BTreeMap<RequestId, Gather>,
@@ -88,23 +96,17 @@ pub struct Control {
     stats: ControlStats,
     recorder: Recorder,
     refusals_logged: LogLimit,
-    stopping: Stopping,
+    agent_check: AgentCheck,
+    supervision: Supervision,
+    life: Life,
+    successor: Successor,
     outputs: VecDeque<Output<Message>>,
-}
-
-/// How far the end of the process is.
-#[derive(Debug, PartialEq, Eq)]
-enum Stopping {
-    No,
-    /// These workers have not said `Stopped`.
-    Workers(Vec<u16>),
-    Done,
 }
 
 impl Control {
     /// Control as it starts: its first outputs ask for connections.
     pub fn new(now: Instant, parts: ControlConfig) -> Self {
-        let ControlConfig { config, build, entropy, driver_counters, process } = parts;
+        let ControlConfig { config, build, entropy, driver_counters, process, alive_every } = parts;
         let stats = ControlStats {
             calls_max: config.calls_max.into(),
             retired_models: config.model_was_retired.is_some().into(),
@@ -114,6 +116,7 @@ impl Control {
             gate: Gate::new(config.api_token.as_ref()),
             page: config.page.then(Page::new),
             calls: Calls::new(config.workers),
+            doors: [Door::Api].into_iter().chain(config.drain.agent_check_listen.map(|_| Door::AgentCheck)).collect(),
             connections: Connections::default(),
             gathers: std::collections::BTreeMap::new(),
             requests_asked: 0,
@@ -121,7 +124,10 @@ impl Control {
             stats,
             recorder: Recorder::new(),
             refusals_logged: LogLimit::new(now),
-            stopping: Stopping::No,
+            agent_check: AgentCheck::default(),
+            supervision: Supervision::new(alive_every),
+            life: Life::Serving,
+            successor: Successor::None,
             outputs: VecDeque::new(),
             started: now,
             config,
@@ -131,11 +137,8 @@ impl Control {
             process,
         };
         control.arm_accepts();
+        control.ask_for_life(now);
         control
-    }
-
-    fn is_stopping(&self) -> bool {
-        self.stopping != Stopping::No
     }
 
     fn tell(&mut self, worker: u16, message: ToWorker) {
@@ -143,8 +146,12 @@ impl Control {
     }
 
     fn arm_accepts(&mut self) {
-        while let Some(stream) = self.connections.offer() {
-            self.outputs.push_back(Output::Accept { stream });
+        // A successor accepts in our place, on the same listeners, and asks us through the local door.
+        let is_open = |door: &Door| *door == Door::Local || self.successor == Successor::None;
+        for door in self.doors.iter().copied().filter(is_open) {
+            while let Some(stream) = self.connections.offer(door) {
+                self.outputs.push_back(Output::Accept { stream, door });
+            }
         }
     }
 
@@ -191,7 +198,7 @@ impl Control {
 
     /// Answers a request, if its connection still stands.
     fn answer(&mut self, now: Instant, ticket: Ticket, mut response: Response) {
-        response.close |= self.is_stopping();
+        response.close |= self.is_leaving();
         let status = response.status;
         let Some(exchange) = self.connections.respond(now, ticket, response) else { return };
         *self.stats.requests.entry((exchange.route, status)).or_default() += 1;
@@ -225,10 +232,12 @@ impl Control {
                 Timer::Waiter(stream) => self.wait_timed_out(now, stream),
                 Timer::Forget(call) => self.calls.forget(call),
                 Timer::Accept => self.connections.accept_again(),
-                Timer::Stop => {
-                    tracing::warn!(waiting_for = ?self.stopping, "stopping without these workers: they did not answer");
-                    self.exit();
-                }
+                Timer::AgentCheck(stream) => self.agent_is_done(stream),
+                Timer::Status => self.status_due(),
+                Timer::Alive => self.ask_for_life(now),
+                Timer::DrainOver => self.drain_over(now),
+                Timer::DrainLog => self.log_drain(now),
+                Timer::Stop => self.stop_timed_out(),
             }
         }
     }
@@ -245,29 +254,11 @@ impl Control {
             FromWorker::Stats(id, stats) => self.counted(now, worker, id, &stats),
             FromWorker::Load(report) => self.calls.loaded(worker, report),
             FromWorker::Stopped => {
-                if let Stopping::Workers(left) = &mut self.stopping {
-                    left.retain(|other| *other != worker);
-                }
+                self.worker_stopped(worker);
+                self.worker_turns(worker);
                 self.gone(now, worker);
             }
-        }
-    }
-
-    fn stop(&mut self, now: Instant) {
-        if self.is_stopping() {
-            tracing::warn!("asked to stop a second time: stopping at once");
-            return self.exit();
-        }
-        tracing::info!(calls = self.calls.live(), "stopping");
-        self.stopping = Stopping::Workers((0..self.config.workers).collect());
-        self.timers.arm(now + STOP_TIME_MAX, Timer::Stop);
-        (0..self.config.workers).for_each(|worker| self.tell(worker, ToWorker::Stop));
-    }
-
-    fn exit(&mut self) {
-        if self.stopping != Stopping::Done {
-            self.stopping = Stopping::Done;
-            self.outputs.push_back(Output::Exit);
+            FromWorker::Pong => self.worker_turns(worker),
         }
     }
 
@@ -283,7 +274,8 @@ impl Machine for Control {
     fn handle_input(&mut self, now: Instant, input: Input<'_, Message>) {
         match input {
             Input::Submitted => return,
-            Input::Accepted { stream, peer: _ } => {
+            Input::Accepted { stream, door: Door::AgentCheck, .. } => self.agent_asks(now, stream),
+            Input::Accepted { stream, .. } => {
                 let refused = self.connections.accepted(now, stream);
                 self.stats.connections_accepted += 1;
                 if let Some(ticket) = refused {
@@ -292,22 +284,32 @@ impl Machine for Control {
                 }
             }
             Input::Received { stream, bytes } => self.connections.received(now, stream, bytes),
-            Input::Ended { stream } => self.connections.ended(now, stream),
+            Input::Ended { stream } => {
+                self.connections.ended(now, stream);
+                self.agent_is_done(stream);
+            }
             Input::Written { stream, .. } => self.connections.written(now, stream),
             Input::Failed { stream, fault } => {
                 if self.connections.is_offered(stream) {
                     tracing::warn!(%fault, "a connection could not be accepted");
                     self.connections.pause_accepts(now, &mut self.timers);
                 }
+                self.agent_is_done(stream);
                 self.close(stream);
             }
             Input::Closed { stream } => self.connections.closed(stream),
             Input::Message(Message::FromWorker { worker, event }) => self.worker_says(now, worker, event),
-            Input::Stop => self.stop(now),
+            Input::Stop => self.signalled(now),
             // What is due is done below. Control asks for neither datagrams nor names, nor does it connect: nothing of
             // the rest is ever for it.
             Input::Timeout
-            | Input::Message(Message::ToWorker(_) | Message::Resolve(_) | Message::Resolved(_) | Message::Event(_))
+            | Input::Message(
+                Message::ToWorker(_)
+                | Message::Resolve(_)
+                | Message::Resolved(_)
+                | Message::Event(_)
+                | Message::Notify(_),
+            )
             | Input::Datagram(_)
             | Input::UdpBound { .. }
             | Input::UdpRefused { .. }
@@ -320,11 +322,8 @@ impl Machine for Control {
             self.pump(now, stream);
         }
         self.arm_accepts();
-        // Answers that the end of calls has caused are still written.
-        if self.stopping == Stopping::Workers(Vec::new()) && !self.connections.any_busy() {
-            tracing::info!("stopped");
-            self.exit();
-        }
+        self.go_on_leaving(now);
+        self.tell_status(now);
     }
 
     fn poll_output(&mut self) -> Output<Message> {
@@ -332,7 +331,7 @@ impl Machine for Control {
             return output;
         }
         Output::Timeout(match self.timers.next() {
-            Some((at, reason)) if self.stopping != Stopping::Done => Deadline::at(at, reason),
+            Some((at, reason)) if self.life != Life::Done => Deadline::at(at, reason),
             _ => Deadline::NEVER,
         })
     }

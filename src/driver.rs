@@ -3,8 +3,9 @@
 //!
 //! [`probe`] chooses between io_uring and epoll, [`run`] runs one [`Machine`] on the calling thread until it exits.
 //! Both drivers keep the promises of [`crate::io`], and share all but the kernel interface itself. Nothing here knows
-//! what a machine is for, except the threads that machines write to: the resolver and the sender of events.
+//! what a machine is for, except the threads that machines write to: the resolver, the sender of events and the supervisor.
 
+pub mod activation;
 pub mod children;
 pub mod fetch;
 pub mod mail;
@@ -13,6 +14,7 @@ pub mod ports;
 pub mod process;
 pub mod resolver;
 pub mod signals;
+pub mod supervisor;
 pub mod system;
 pub mod terminal;
 pub mod threads;
@@ -22,6 +24,7 @@ mod counters;
 mod epoll;
 mod pace;
 mod probe;
+mod stream;
 mod table;
 mod tag;
 mod turn;
@@ -32,15 +35,15 @@ mod writes;
 
 use std::fmt;
 use std::io;
-use std::net::TcpListener;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
-use crate::io::Machine;
+use crate::io::{Door, Machine};
 
 pub use counters::Counters;
 pub use pace::Window;
 pub use probe::{Chosen, probe};
+pub use stream::Listener;
 pub use udp::PAYLOAD_MAX;
 
 use self::mail::{Inbox, Routes};
@@ -79,8 +82,8 @@ pub struct Setup<M> {
     pub inbox: Inbox<M>,
     /// Whom it may send to.
     pub routes: Routes<M>,
-    /// Where [`crate::io::Output::Accept`] takes connections from.
-    pub listener: Option<TcpListener>,
+    /// Where [`crate::io::Output::Accept`] takes connections from: at most one listener for each door.
+    pub doors: Vec<(Door, Listener)>,
     /// Its share of the media ports; `None`: the kernel chooses ports.
     pub ports: Option<RangeInclusive<u16>>,
     /// The processor it is pinned to.
@@ -99,7 +102,7 @@ impl<M> Setup<M> {
             name,
             inbox,
             routes,
-            listener: None,
+            doors: Vec::new(),
             ports: None,
             core: None,
             counters: Arc::default(),
@@ -111,7 +114,7 @@ impl<M> Setup<M> {
 /// Runs a machine on this thread until it exits. Fails when the loop cannot be set up, or when the kernel interface
 /// itself breaks; what happens to single sockets is the machine's business.
 pub fn run<T: Machine>(kind: Kind, mut machine: T, setup: Setup<T::Message>) -> io::Result<()> {
-    let Setup { name, inbox, mut routes, listener, ports, core, counters, window } = setup;
+    let Setup { name, inbox, mut routes, doors, ports, core, counters, window } = setup;
     if let Some(core) = core
         && let Err(error) = system::pin_to(core)
     {
@@ -124,11 +127,11 @@ pub fn run<T: Machine>(kind: Kind, mut machine: T, setup: Setup<T::Message>) -> 
     let common = Common::new(ports, counters, window);
     let ended = match kind {
         Kind::Uring { registered } => {
-            let mut ring = uring::Uring::new(common, &inbox, listener, registered).map_err(io::Error::from)?;
+            let mut ring = uring::Uring::new(common, &inbox, doors, registered).map_err(io::Error::from)?;
             turn::run(&mut machine, &mut ring, &inbox, &mut routes)
         }
         Kind::Epoll => {
-            let mut epoll = epoll::Epoll::new(common, &inbox, listener)?;
+            let mut epoll = epoll::Epoll::new(common, &inbox, doors)?;
             turn::run(&mut machine, &mut epoll, &inbox, &mut routes)
         }
     };

@@ -17,6 +17,7 @@
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::time::Instant;
 
 /// State that turns inputs and time into outputs.
@@ -59,7 +60,7 @@ key!(
     StreamKey
 );
 
-/// Where a message goes. Control talks with workers and tells events, workers talk with the resolver; workers never with
+/// Where a message goes. Control talks with workers and tells events and the supervisor, workers talk with the resolver; workers never with
 /// each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Node {
@@ -71,6 +72,24 @@ pub enum Node {
     Resolver,
     /// The helper thread that posts events.
     Events,
+    /// The helper thread that reports to the service manager.
+    Supervisor,
+}
+
+/// A listener of a machine's driver, by what it is for. A machine may be given any of them, or none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Door {
+    /// Where clients come: the machine's API.
+    Api,
+    /// A Unix socket, for the other instance on this machine.
+    Local,
+    /// Where a balancer asks how much more may come.
+    AgentCheck,
+}
+
+impl Door {
+    /// Every door, in the order of their discriminants.
+    pub const ALL: [Self; 3] = [Self::Api, Self::Local, Self::AgentCheck];
 }
 
 /// An error of the operating system, as its number: small, comparable, and printable.
@@ -151,8 +170,10 @@ pub enum Input<'a, M> {
     Accepted {
         /// Which.
         stream: StreamKey,
-        /// The other end.
-        peer: SocketAddr,
+        /// Through which door.
+        door: Door,
+        /// The other end; none on a Unix socket.
+        peer: Option<SocketAddr>,
     },
     /// The connection asked for stands.
     Connected {
@@ -194,7 +215,7 @@ pub enum Input<'a, M> {
     },
     /// Another machine sent this.
     Message(M),
-    /// The process was asked to end (SIGTERM, SIGINT). A second one means: at once.
+    /// The process was asked to end (SIGTERM, SIGINT): it may take its time. A second one means: at once.
     Stop,
 }
 
@@ -224,9 +245,17 @@ pub enum Output<M> {
         /// Which.
         socket: SocketKey,
     },
-    /// Accepts one connection from the driver's listener under this key.
+    /// Accepts one connection under this key.
     Accept {
         /// The key it shall have.
+        stream: StreamKey,
+        /// From which listener of the driver. From one that the driver does not have, nothing ever comes.
+        door: Door,
+    },
+    /// Takes an offered key back without losing a connection. It comes back by [`Input::Closed`], or as
+    /// [`Input::Accepted`] when a connection was under way to it already: that one is to be served like any other.
+    Withdraw {
+        /// Which.
         stream: StreamKey,
     },
     /// Opens a connection.
@@ -235,6 +264,13 @@ pub enum Output<M> {
         stream: StreamKey,
         /// To where.
         to: SocketAddr,
+    },
+    /// Opens a connection to a Unix socket.
+    ConnectLocal {
+        /// The key it shall have.
+        stream: StreamKey,
+        /// Where the socket is.
+        path: PathBuf,
     },
     /// Writes all of these bytes, after those of earlier writes. The machine bounds what it has unwritten.
     Write {
@@ -256,7 +292,8 @@ pub enum Output<M> {
         /// Which stream.
         stream: StreamKey,
     },
-    /// Closes a stream at once, whatever is unwritten. Also gives back a key whose `Accept` or `Connect` is under way.
+    /// Closes a stream at once, whatever is unwritten. Also gives back a key whose `Accept` or `Connect` is under way, and
+    /// drops a connection that has just come of it.
     Close {
         /// Which.
         stream: StreamKey,

@@ -5,6 +5,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::Serialize;
 
@@ -40,6 +41,8 @@ pub enum Message {
     Resolved(Resolved),
     /// Control has news for the world.
     Event(Event),
+    /// Control has news for the service manager.
+    Notify(Notice),
 }
 
 /// What control tells a worker.
@@ -59,9 +62,24 @@ pub enum ToWorker {
     Latency(RequestId, CallNumber),
     /// Counters and histograms; answered by `Stats`.
     Stats(RequestId),
-    /// End every call with [`CloseReason::ServerStopping`], answer `Stopped`, and be done.
-    Stop,
+    /// End every call in this way with [`CloseReason::ServerStopping`], answer `Stopped`, and be done. May be repeated.
+    Stop(Ending),
+    /// Answer `Pong`: a worker without calls does not turn by itself.
+    Ping,
 }
+
+/// How calls are ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// Callers who hear us are told first: two tones, within [`GOODBYE_TIME_MAX`].
+    Goodbye,
+    /// Now.
+    AtOnce,
+}
+
+/// A call whose goodbye takes longer is ended all the same: the tones are below a second, and this is room for a core that
+/// is late with all of them.
+pub const GOODBYE_TIME_MAX: Duration = Duration::from_secs(2);
 
 /// A call to be taken.
 #[derive(Debug)]
@@ -122,6 +140,8 @@ pub enum FromWorker {
     Load(LoadReport),
     /// Every call is ended.
     Stopped,
+    /// The answer to `Ping`.
+    Pong,
 }
 
 /// How loaded a worker is. Shares are of its core, 0 to 1.
@@ -276,6 +296,24 @@ pub struct Resolved {
     pub call: CallNumber,
     /// Addresses in the order to try, or the reason there is none.
     pub outcome: Result<Arc<[SocketAddr]>, String>,
+}
+
+/// What the service manager shall be told of the process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Notice {
+    /// The process serves: at its start, and again after `Reloading`.
+    Ready,
+    /// One line on what it is doing.
+    Status(String),
+    /// It reads its settings again; `Ready` follows.
+    Reloading,
+    /// It takes no more work, and ends.
+    Stopping {
+        /// At the latest: a manager's own patience must not be shorter.
+        within: Duration,
+    },
+    /// Every loop turns: the proof of life that a watchdog waits for.
+    Alive,
 }
 
 /// What whoever listens shall be told of a call.

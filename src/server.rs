@@ -24,6 +24,7 @@ use crate::driver::ports::shares;
 use crate::driver::process::{self, ProcessUsage};
 use crate::driver::threads::{Threads, listen};
 use crate::driver::{self, Counters, Kind, Setup, Window, outbound, resolver, signals, system};
+use crate::io::Door;
 use crate::messages::Message;
 use crate::peer::identity::Identity;
 use crate::peer::sdp::Policy;
@@ -103,7 +104,14 @@ pub fn run(config: Config) -> Result<(), String> {
     let _signals = signals::forward(boxes.stopper).map_err(|error| format!("no thread for signals: {error}"))?;
 
     let mut setup = Setup::new("control", boxes.control.inbox, boxes.control.routes);
-    setup.listener = Some(listener);
+    setup.doors.push((Door::Api, listener.into()));
+    if let Some(address) = config.drain.agent_check_listen {
+        let (listener, address) = listen(address).map_err(|error| {
+            format!("cannot listen on {address} (BRIDGE_AGENT_CHECK_LISTEN; --agent-check-listen): {error}")
+        })?;
+        info!("HAProxy's agent-check is answered on {address}");
+        setup.doors.push((Door::AgentCheck, listener.into()));
+    }
     counters.push(Arc::clone(&setup.counters));
     let control = ControlConfig {
         build: BuildInfo {
@@ -114,6 +122,7 @@ pub fn run(config: Config) -> Result<(), String> {
         entropy: system::entropy,
         driver_counters: CounterReader::new(move || Counters::sum(&counters)),
         process: process_reader(process::unix_sec()),
+        alive_every: None,
         config: Arc::new(config),
     };
     announce(&control.config, address, media_ip);
@@ -144,7 +153,7 @@ pub fn run_agent(address: SocketAddr, echo: bool, talk_percent: Option<u8>) -> R
     };
     info!("the built-in agent listens on ws://{address}/v1/realtime; it {mode}");
     let mut setup = Setup::new("agent", boxes.control.inbox, boxes.control.routes);
-    setup.listener = Some(listener);
+    setup.doors.push((Door::Api, listener.into()));
     setup.window = Window::of_tool();
     driver::run(chosen.kind, agent, setup).map_err(|error| format!("the agent's loop failed: {error}"))
 }
@@ -236,7 +245,7 @@ fn spawn_builtin(kind: Kind, threads: &Threads) -> Result<u16, String> {
     let (listener, address) = listen(any).map_err(|error| format!("no port for the built-in agent: {error}"))?;
     let boxes = mailboxes::<Message>(0).map_err(|error| format!("no mailbox: {error}"))?;
     let mut setup = Setup::new("builtin-agent", boxes.control.inbox, boxes.control.routes);
-    setup.listener = Some(listener);
+    setup.doors.push((Door::Api, listener.into()));
     threads
         .spawn(kind, setup, || BuiltinAgent::new(BuiltinOptions { echo: false }))
         .map_err(|error| format!("no thread for the built-in agent: {error}"))?;

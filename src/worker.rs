@@ -21,7 +21,7 @@ use crate::call::{Call, CallConfig, CodecTime, StreamEvent};
 use crate::call_id::CallNumber;
 use crate::close_reason::CloseReason;
 use crate::io::{Datagram, Deadline, Fault, Input, Machine, Node, Output, StreamKey};
-use crate::messages::{CallReport, CallState, FromWorker, Message, OpenCall, OpenRefusal, Resolved, ToWorker};
+use crate::messages::{CallReport, CallState, Ending, FromWorker, Message, OpenCall, OpenRefusal, Resolved, ToWorker};
 use crate::peer::sdp::Policy;
 use crate::slab::Slab;
 use crate::stats::{Recorder, Stage, Stages, WorkerStats};
@@ -165,12 +165,16 @@ impl Worker {
                 let begun = Found::Sums(Box::new(self.totals.clone()));
                 self.surveys.ask(now, request, begun);
             }
-            ToWorker::Stop => {
+            ToWorker::Ping => self.tell(FromWorker::Pong),
+            ToWorker::Stop(ending) => {
                 self.stopping = true;
                 let all: Vec<CallKey> =
                     self.calls.iter().map(|(slot, generation, _)| CallKey { slot, generation }).collect();
                 for key in all {
-                    self.hangup(now, key, CloseReason::ServerStopping, String::new());
+                    match ending {
+                        Ending::Goodbye => self.say_goodbye(now, key, CloseReason::ServerStopping),
+                        Ending::AtOnce => self.hangup(now, key, CloseReason::ServerStopping, String::new()),
+                    }
                 }
             }
         }
@@ -304,6 +308,14 @@ impl Worker {
         self.timers.arm(key.slot, deadline);
         if !was_connected && call.is_connected() {
             self.tell(FromWorker::Connected(number));
+        }
+    }
+
+    /// Ends a call once its caller has heard so, or at once where there is none to hear.
+    fn say_goodbye(&mut self, now: Instant, key: CallKey, reason: CloseReason) {
+        match self.calls.get(key.slot, key.generation) {
+            Some(Slot::Live(_)) => self.with_call(now, key, |call, out| call.say_goodbye(now, reason, out)),
+            _ => self.hangup(now, key, reason, String::new()),
         }
     }
 

@@ -83,6 +83,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("nix", &["driver"]),
     ("libc", &["driver"]),
     ("signal_hook", &["driver"]),
+    ("sd_listen_fds", &["driver/activation"]),
     ("clap", &["capacity/flags", "config", "load/flags", "main"]),
     ("ureq", &["driver/fetch"]),
     ("crossterm", &["driver/terminal"]),

@@ -19,7 +19,7 @@ use voice_media_bridge::call_id::CallNumber;
 use voice_media_bridge::close_reason::CloseReason;
 use voice_media_bridge::config::{Config, Flags};
 use voice_media_bridge::control::{Control, ControlConfig};
-use voice_media_bridge::io::{Datagram, Entropy, Input, Machine, Node, Output, SocketKey, StreamKey};
+use voice_media_bridge::io::{Datagram, Door, Entropy, Input, Machine, Node, Output, SocketKey, StreamKey};
 use voice_media_bridge::messages::{FromWorker, Message, Resolved, ToWorker};
 use voice_media_bridge::peer::identity::Identity;
 use voice_media_bridge::peer::sdp::Policy;
@@ -212,6 +212,7 @@ impl Bridge {
                 entropy,
                 driver_counters: CounterReader::default(),
                 process: ProcessReader::default(),
+                alive_every: None,
             },
         );
         let mut bridge = Self {
@@ -278,7 +279,7 @@ impl Bridge {
     /// Posts an offer as the webhook does, over a connection of its own, up to the bytes of the HTTP answer.
     pub(crate) fn post(&mut self, offer: &str) -> Posted {
         let stream = self.accepts.pop().expect("control accepts connections");
-        self.control(Input::Accepted { stream, peer: SocketAddr::new(LOCALHOST, 50_000) });
+        self.control(accepted(stream));
         self.posts += 1;
         let body = json!({
             "callId": format!("wacid.{}", self.posts),
@@ -342,7 +343,7 @@ impl Bridge {
     /// Asks control for a page of the API that it answers alone or with the worker's help; the cost and the bytes.
     pub(crate) fn get(&mut self, path: &str) -> (u64, Vec<u8>) {
         let stream = self.accepts.pop().expect("control accepts connections");
-        self.control(Input::Accepted { stream, peer: SocketAddr::new(LOCALHOST, 50_000) });
+        self.control(accepted(stream));
         let request = format!("GET {path} HTTP/1.1\r\nHost: 127.0.0.1:8080\r\nConnection: close\r\n\r\n");
         let (meter, now, mut out) = (self.meter, self.now, Vec::new());
         let received = Input::Received { stream, bytes: request.as_bytes() };
@@ -603,7 +604,7 @@ impl Bridge {
         feed(&mut self.control, self.now, input, &mut out);
         for output in out {
             match output {
-                Output::Accept { stream } => self.accepts.push(stream),
+                Output::Accept { stream, .. } => self.accepts.push(stream),
                 Output::Close { stream } => self.control(Input::Closed { stream }),
                 _ => {}
             }
@@ -622,4 +623,8 @@ fn take<T>(out: &mut Vec<Output<Message>>, pick: impl Fn(Output<Message>) -> Res
         }
     }
     picked.expect("the output comes")
+}
+
+fn accepted(stream: StreamKey) -> Input<'static, Message> {
+    Input::Accepted { stream, door: Door::Api, peer: Some(SocketAddr::new(LOCALHOST, 50_000)) }
 }

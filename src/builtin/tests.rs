@@ -31,6 +31,10 @@ struct Client {
     held_back: usize,
 }
 
+fn accepted(stream: StreamKey) -> Input<'static, Message> {
+    Input::Accepted { stream, door: Door::Api, peer: "127.0.0.1:5000".parse().ok() }
+}
+
 impl World {
     fn new(options: BuiltinOptions) -> Self {
         Self::of(BuiltinAgent::new(options))
@@ -58,7 +62,7 @@ impl World {
     fn drain(&mut self) {
         loop {
             match self.agent.poll_output() {
-                Output::Accept { stream } => assert_eq!(self.offered.replace(stream), None, "two accepts at once"),
+                Output::Accept { stream, .. } => assert_eq!(self.offered.replace(stream), None, "two accepts at once"),
                 Output::Write { stream, bytes } => {
                     let client = self.clients.get_mut(&stream).expect("written to a client");
                     for seen in client.socket.feed(&bytes) {
@@ -107,7 +111,7 @@ impl World {
             held_back: 0,
         };
         self.clients.insert(stream, client);
-        self.input(Input::Accepted { stream, peer: "127.0.0.1:5000".parse().unwrap() });
+        self.input(accepted(stream));
         self.flush(stream);
         stream
     }
@@ -569,7 +573,7 @@ fn input_in_single_bytes_is_the_same_input() {
             held_back: 0,
         };
         world.clients.insert(stream, client);
-        world.input(Input::Accepted { stream, peer: "127.0.0.1:5000".parse().unwrap() });
+        world.input(accepted(stream));
         let feed = |world: &mut World| {
             for bytes in world.clients.get_mut(&stream).unwrap().socket.take().chunks(step) {
                 world.input(Input::Received { stream, bytes });
@@ -640,7 +644,7 @@ fn quiet_clients_are_asked_and_then_closed() {
     assert_eq!((world.clients[&quiet].is_open, world.clients[&alive].is_open), (false, true));
 
     let silent = world.offered.take().unwrap();
-    world.input(Input::Accepted { stream: silent, peer: "127.0.0.1:5000".parse().unwrap() });
+    world.input(accepted(silent));
     assert_eq!(world.agent.connections(), 2);
     world.pass(Duration::from_secs(10));
     assert_eq!(world.agent.connections(), 1, "a connection that never upgrades stays");

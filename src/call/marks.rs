@@ -74,6 +74,11 @@ impl Marks {
         self.first_delta = None;
     }
 
+    /// No reply comes any more: what is played from now on is our own.
+    pub(super) fn leave(&mut self) {
+        (self.first_delta, self.speech_stopped) = (None, None);
+    }
+
     /// Whether a submit would measure something.
     pub(super) fn pending(&self) -> bool {
         !self.appended.is_empty()

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::call_id::{CallNumber, LogId};
 use crate::http::{Connection, Event, Response};
-use crate::io::StreamKey;
+use crate::io::{Door, StreamKey};
 
 use super::timers::{Timer, Timers};
 
@@ -17,7 +17,7 @@ use super::timers::{Timer, Timers};
 pub(super) const CONNECTIONS_MAX: usize = 2048;
 /// Connections beyond it that are being told so.
 const REFUSALS_MAX: usize = 64;
-/// Accepts under way: what arrives within one turn of the loop without a wait.
+/// Accepts under way at each door: what arrives within one turn of the loop without a wait.
 const ACCEPTS_ARMED: usize = 8;
 /// After an accept failed (mostly: no descriptors), none is tried for this long.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -64,7 +64,7 @@ impl Exchange {
 pub(super) struct Connections {
     slots: Vec<Slot>,
     free: Vec<u32>,
-    offered: usize,
+    offered: [usize; Door::ALL.len()],
     open: usize,
     refusing: usize,
     paused: bool,
@@ -81,8 +81,10 @@ struct Slot {
 #[derive(Debug)]
 enum State {
     Free,
-    Offered,
+    Offered(Door),
     Open(Box<Open>),
+    /// Accepted, and served by others than this table: it keeps the key alone.
+    Apart,
     /// Given up; waits for the driver to return the key.
     Closing,
 }
@@ -98,23 +100,23 @@ struct Open {
 }
 
 impl Connections {
-    /// A key to accept under, while there are too few and room for more.
-    pub(super) fn offer(&mut self) -> Option<StreamKey> {
-        if self.paused || self.offered >= ACCEPTS_ARMED || self.refusing >= REFUSALS_MAX {
+    /// A key to accept under, while there are too few at this door and room for more.
+    pub(super) fn offer(&mut self, door: Door) -> Option<StreamKey> {
+        if self.paused || self.offered[door as usize] >= ACCEPTS_ARMED || self.refusing >= REFUSALS_MAX {
             return None;
         }
-        self.offered += 1;
+        self.offered[door as usize] += 1;
         let slot = self.free.pop().unwrap_or_else(|| {
             self.slots.push(Slot { generation: 0, state: State::Free });
             u32::try_from(self.slots.len() - 1).expect("connections are bounded far below")
         });
         let entry = &mut self.slots[slot as usize];
-        entry.state = State::Offered;
+        entry.state = State::Offered(door);
         Some(StreamKey { slot, generation: entry.generation })
     }
 
     pub(super) fn is_offered(&self, stream: StreamKey) -> bool {
-        self.slot(stream).is_some_and(|slot| matches!(slot.state, State::Offered))
+        self.slot(stream).is_some_and(|slot| matches!(slot.state, State::Offered(_)))
     }
 
     pub(super) fn pause_accepts(&mut self, now: Instant, timers: &mut Timers) {
@@ -130,10 +132,8 @@ impl Connections {
 
     /// A connection stands. Where there are too many, returns a ticket to refuse it with.
     pub(super) fn accepted(&mut self, now: Instant, stream: StreamKey) -> Option<Ticket> {
-        if !self.is_offered(stream) {
-            return None;
-        }
-        self.offered -= 1;
+        let State::Offered(door) = self.slot(stream)?.state else { return None };
+        self.offered[door as usize] -= 1;
         let refused = self.open >= CONNECTIONS_MAX;
         if refused {
             self.refusing += 1;
@@ -145,6 +145,14 @@ impl Connections {
         self.slots[stream.slot as usize].state = State::Open(Box::new(open));
         self.touched.push_back(stream);
         refused.then(|| self.begin(stream, Exchange::new(now, "none")))
+    }
+
+    /// A connection stands that speaks no HTTP. False where the key is not ours.
+    pub(super) fn accepted_apart(&mut self, stream: StreamKey) -> bool {
+        let Some(State::Offered(door)) = self.slot(stream).map(|slot| &slot.state) else { return false };
+        self.offered[*door as usize] -= 1;
+        self.slots[stream.slot as usize].state = State::Apart;
+        true
     }
 
     pub(super) fn received(&mut self, now: Instant, stream: StreamKey, bytes: &[u8]) {
@@ -232,7 +240,7 @@ impl Connections {
 
     /// Whether the key is ours to close: offered or open.
     pub(super) fn is_held(&self, stream: StreamKey) -> bool {
-        self.slot(stream).is_some_and(|slot| matches!(slot.state, State::Offered | State::Open(_)))
+        self.slot(stream).is_some_and(|slot| matches!(slot.state, State::Offered(_) | State::Open(_) | State::Apart))
     }
 
     /// Gives a connection up, and returns the request it was being answered.
@@ -251,11 +259,11 @@ impl Connections {
                 }
                 open.exchange
             }
-            State::Offered => {
-                self.offered -= 1;
+            State::Offered(door) => {
+                self.offered[door as usize] -= 1;
                 None
             }
-            State::Free | State::Closing => None,
+            State::Apart | State::Free | State::Closing => None,
         }
     }
 

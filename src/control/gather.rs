@@ -74,14 +74,6 @@ impl Control {
         self.ask(now, ticket, self.present_workers(), Question::Latency(Box::default(), form));
     }
 
-    fn present_workers(&self) -> Vec<u16> {
-        match &self.stopping {
-            super::Stopping::No => (0..self.config.workers).collect(),
-            super::Stopping::Workers(left) => left.clone(),
-            super::Stopping::Done => Vec::new(),
-        }
-    }
-
     fn ask(&mut self, now: Instant, ticket: Ticket, workers: Vec<u16>, question: Question) {
         if self.gathers.len() >= GATHERS_MAX {
             let refusal = Refusal::new(503, "busy", "Too many questions are under way. Try again.").retry_after(1);
@@ -191,7 +183,7 @@ impl Control {
             }
             // The worker stopped before it could tell of the call.
             Question::Describe(_) | Question::CallLatency(..) => {
-                self.refuse(now, gather.ticket, &super::sessions::stopping());
+                self.refuse(now, gather.ticket, &super::drain::draining());
             }
             Question::List(reports) => {
                 // A call may have ended since it was visited.
@@ -214,6 +206,7 @@ impl Control {
                 self.stats.driver = self.driver_counters.read();
                 self.stats.workers = self.worker_stats(now);
                 self.stats.process = self.process.read();
+                self.stats.draining = self.is_leaving();
                 let text = stats::render(&self.build, &self.stats, &sum);
                 let kind = "text/plain; version=0.0.4; charset=utf-8";
                 self.answer(now, gather.ticket, response(200, kind, text.into_bytes()));

@@ -260,6 +260,19 @@ pub(super) fn workers(calls_max: u32, workers: &[WorkerView]) -> Vec<u8> {
     bytes(&View { calls_max, workers })
 }
 
+/// Calls that are up, and once no new ones are taken, how long these may go on.
+pub(super) fn drain(calls: u32, seconds_left: Option<u64>) -> Vec<u8> {
+    #[derive(Serialize)]
+    #[serde(rename_all = "camelCase")]
+    struct View {
+        draining: bool,
+        calls: u32,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        seconds_left: Option<u64>,
+    }
+    bytes(&View { draining: seconds_left.is_some(), calls, seconds_left })
+}
+
 /// Latencies of the process or of one call.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]

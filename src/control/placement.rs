@@ -62,6 +62,14 @@ impl Place {
     }
 }
 
+/// The share of all cores' room that is free for calls, 0 to 1: where cores may be this full, and none where no core takes one.
+pub(super) fn room(places: &mut [Place], now: Instant, admit_busy: Option<f64>) -> f64 {
+    let Some(limit) = admit_busy else { return 1.0 };
+    let free = |place: &mut Place| if place.admits(now, admit_busy) { 1.0 - place.filled(now) / limit } else { 0.0 };
+    let count = places.len() as f64;
+    places.iter_mut().map(free).sum::<f64>() / count
+}
+
 /// The worker for the next call; `None` where none takes one.
 pub(super) fn choose(places: &mut [Place], now: Instant, admit_busy: Option<f64>) -> Option<u16> {
     let open = places.iter_mut().enumerate().filter_map(|(worker, place)| {
@@ -116,6 +124,19 @@ mod tests {
         (0..10).for_each(|_| place.add(now));
         (0..10).for_each(|_| place.remove());
         assert!(place.filled(now) < 0.001);
+    }
+
+    #[test]
+    fn room_is_what_all_cores_have_left_below_their_limit() {
+        let now = Instant::now();
+        let near = |room: f64, expected: f64| assert!((room - expected).abs() < 1e-9, "{room} is not {expected}");
+        near(room(&mut places(&[(0.0, 0), (0.0, 0)]), now, LIMIT), 1.0);
+        near(room(&mut places(&[(0.4, 40), (0.0, 0)]), now, LIMIT), 0.75);
+        near(room(&mut places(&[(0.9, 90), (0.4, 40)]), now, LIMIT), 0.25);
+        near(room(&mut places(&[(0.9, 90)]), now, LIMIT), 0.0);
+        near(room(&mut places(&[(0.9, 90)]), now, None), 1.0);
+        let starved = LoadReport { starved: true, ..LoadReport::default() };
+        near(room(&mut [Place { report: Some(starved), ..Place::default() }], now, LIMIT), 0.0);
     }
 
     #[test]

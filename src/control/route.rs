@@ -18,6 +18,7 @@ pub(super) enum Resource {
     Activate(CallId),
     SessionLatency(CallId),
     Latency,
+    Drain,
     BridgeStop,
 }
 
@@ -35,6 +36,7 @@ impl Resource {
             Self::Activate(_) => "/api/sessions/{callId}/activate",
             Self::SessionLatency(_) => "/api/sessions/{callId}/latency",
             Self::Latency => "/api/latency",
+            Self::Drain => "/api/drain",
             Self::BridgeStop => "/bridge/stop",
         }
     }
@@ -49,7 +51,7 @@ impl Resource {
             | Self::Workers
             | Self::Latency
             | Self::SessionLatency(_) => &[Method::Get, Method::Head],
-            Self::Sessions => &[Method::Get, Method::Head, Method::Post],
+            Self::Sessions | Self::Drain => &[Method::Get, Method::Head, Method::Post],
             Self::Session(_) => &[Method::Get, Method::Head, Method::Put, Method::Delete],
             Self::Activate(_) | Self::BridgeStop => &[Method::Post],
         }
@@ -99,6 +101,7 @@ fn named(path: &[&str]) -> Result<Resource, Refusal> {
         ["api", "sessions", call, "activate"] if !call.is_empty() => id(call).map(Resource::Activate),
         ["api", "sessions", call, "latency"] if !call.is_empty() => id(call).map(Resource::SessionLatency),
         ["api", "latency"] => Ok(Resource::Latency),
+        ["api", "drain"] => Ok(Resource::Drain),
         ["bridge", "stop"] => Ok(Resource::BridgeStop),
         ["", ..] => {
             Err(Refusal::new(404, "not_found", "The path begins with //: take the / off the end of the base URL."))

@@ -14,6 +14,7 @@ use crate::stats::{PackedStages, Stage, Stages};
 use super::answer::{Refusal, json_response};
 use super::calls::{Call, Phase};
 use super::connections::Ticket;
+use super::drain::{Successor, draining};
 use super::end_log::log_end;
 use super::gather::worker_silent;
 use super::latency::latency_form;
@@ -82,6 +83,12 @@ impl Control {
             (Resource::Activate(call), _) => self.activate(now, ticket, &call)?,
             (Resource::SessionLatency(call), _) => self.call_latency(now, ticket, &call, latency_form(head)?)?,
             (Resource::Latency, _) => self.latency(now, ticket, latency_form(head)?),
+            (Resource::Drain, method) => {
+                if *method == Method::Post {
+                    self.begin_drain(now, Successor::None);
+                }
+                self.answer_drain(now, ticket);
+            }
             (Resource::BridgeStop, _) => self.bridge_stop(now, ticket, &request.body)?,
         }
         Ok(())
@@ -89,8 +96,8 @@ impl Control {
 
     /// The worker that takes another call.
     fn place(&mut self, now: Instant) -> Result<u16, Refusal> {
-        if self.is_stopping() {
-            return Err(stopping());
+        if self.is_leaving() {
+            return Err(draining());
         }
         if self.calls.live() >= self.config.calls_max {
             let error = format!("All {} calls are taken (BRIDGE_MAX_CALLS).", self.config.calls_max);
@@ -105,7 +112,7 @@ impl Control {
     /// `GET /api/workers`.
     fn workers(&mut self, now: Instant) -> Vec<u8> {
         let (calls_max, admit_busy) = (self.config.calls_max, self.config.admit_busy);
-        let open = !self.is_stopping() && self.calls.live() < calls_max;
+        let open = !self.is_leaving() && self.calls.live() < calls_max;
         let views = self.calls.places_mut().iter_mut().enumerate().map(|(worker, place)| {
             let report = place.report.unwrap_or_default();
             json::WorkerView {
@@ -320,7 +327,7 @@ impl Control {
             OpenRefusal::Offer { code, text } => {
                 Refusal::new(400, code, format!("sdpOffer cannot be answered: {text}"))
             }
-            OpenRefusal::Stopping => stopping(),
+            OpenRefusal::Stopping => draining(),
             OpenRefusal::Internal(detail) => {
                 tracing::error!(call = %call.log_id, detail, "a call could not be opened");
                 Refusal::new(500, "internal", "Failed to create session")
@@ -372,7 +379,8 @@ impl Control {
         let Some(phase) = self.calls.end(now, report, latency, &mut self.timers) else { return };
         if let Phase::Opening { until, waiting } = phase {
             self.timers.disarm(until, Timer::Opening(number));
-            let refusal = Refusal::new(503, "ended", "The call was ended before it was answered.");
+            let ended = || Refusal::new(503, "ended", "The call was ended before it was answered.");
+            let refusal = if self.is_leaving() { draining() } else { ended() };
             self.refuse_all(now, waiting, &refusal);
         }
         self.release(now, number, waiting.unwrap_or_default());
@@ -407,9 +415,4 @@ fn waits_for_connected(head: &Head) -> Result<bool, Refusal> {
 /// 404, in the words that the deployed webhook knows.
 pub(super) fn unknown_session() -> Refusal {
     Refusal::new(404, "not_found", "Session not found")
-}
-
-/// 503: no new calls.
-pub(super) fn stopping() -> Refusal {
-    Refusal::new(503, "stopping", "The server is stopping. Use another, or try again when it is back.").retry_after(5)
 }

@@ -1,13 +1,16 @@
 //! Sessions on the plain machine: raw HTTP bytes on one side, scripted workers on the other, time as an argument.
 
+mod agent_check;
 mod api;
 mod contract;
+mod drain;
 mod fields;
 mod gate;
 mod latency;
 mod placement;
 mod server;
 mod stop;
+mod supervision;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
@@ -20,8 +23,10 @@ use super::{Control, ControlConfig};
 use crate::call_id::CallNumber;
 use crate::close_reason::CloseReason;
 use crate::config::{Config, Flags};
-use crate::io::{Fault, Input, Machine, Node, Output, StreamKey};
-use crate::messages::{CallReport, CallState, Event, FromWorker, Message, OpenCall, OpenRefusal, ToWorker};
+use crate::io::{Door, Fault, Input, Machine, Node, Output, StreamKey};
+use crate::messages::{
+    CallReport, CallState, Ending, Event, FromWorker, Message, Notice, OpenCall, OpenRefusal, ToWorker,
+};
 use crate::stats::{BuildInfo, CounterReader, ProcessReader, Stages, WorkerStats};
 
 const OFFER: &str = include_str!("../../tests/fixtures/sdp/offer-live-2026-10-02.sdp");
@@ -45,6 +50,7 @@ struct World {
     control: Control,
     now: Instant,
     offered: VecDeque<StreamKey>,
+    offered_agents: VecDeque<StreamKey>,
     clients: HashMap<StreamKey, Client>,
     /// What workers were told and have not done, in order.
     mail: VecDeque<(u16, ToWorker)>,
@@ -58,6 +64,8 @@ struct World {
     refusal: Option<OpenRefusal>,
     /// What the world was told.
     events: Vec<Event>,
+    /// What the service manager was told.
+    notices: Vec<Notice>,
     /// What every call has measured.
     stages: Stages,
     /// What every worker has measured.
@@ -119,6 +127,15 @@ impl World {
     }
 
     fn with(words: &[&str]) -> Self {
+        Self::started(words, None)
+    }
+
+    /// With a watchdog that wants to be told this often.
+    fn watched(alive_every: Duration) -> Self {
+        Self::started(&[], Some(alive_every))
+    }
+
+    fn started(words: &[&str], alive_every: Option<Duration>) -> Self {
         let now = Instant::now();
         let entropy = |bytes: &mut [u8]| bytes.fill(0xab);
         let build = BuildInfo { version: "1.2.3", io: "sim", opus: "" };
@@ -130,12 +147,14 @@ impl World {
                 entropy,
                 driver_counters: CounterReader::default(),
                 process: ProcessReader::default(),
+                alive_every,
             },
         );
         let mut world = Self {
             control,
             now,
             offered: VecDeque::new(),
+            offered_agents: VecDeque::new(),
             clients: HashMap::new(),
             mail: VecDeque::new(),
             calls: BTreeMap::new(),
@@ -145,6 +164,7 @@ impl World {
             takes: true,
             refusal: None,
             events: Vec::new(),
+            notices: Vec::new(),
             stages: Stages::new(),
             worker_stages: Stages::new(),
             exited: false,
@@ -168,7 +188,8 @@ impl World {
                     }
                     self.work_one();
                 }
-                Output::Accept { stream } => self.offered.push_back(stream),
+                Output::Accept { stream, door: Door::AgentCheck } => self.offered_agents.push_back(stream),
+                Output::Accept { stream, .. } => self.offered.push_back(stream),
                 Output::Write { stream, bytes } => {
                     let client = self.clients.get_mut(&stream).expect("a write to a connection");
                     assert!(!client.shut && !client.closed, "a write after the end");
@@ -189,6 +210,7 @@ impl World {
                 Output::Message { to: Node::Worker(worker), message: Message::ToWorker(message) } => {
                     self.mail.push_back((worker, message));
                 }
+                Output::Message { to: Node::Supervisor, message: Message::Notify(notice) } => self.notices.push(notice),
                 Output::Message { to: Node::Events, message: Message::Event(event) } => self.events.push(event),
                 Output::Read { .. } => {}
                 Output::Exit => {
@@ -243,7 +265,8 @@ impl World {
                 FromWorker::Stats(id, Box::new(stats))
             }
             ToWorker::Activate(_) => return,
-            ToWorker::Stop => {
+            ToWorker::Ping => FromWorker::Pong,
+            ToWorker::Stop(_) => {
                 let mine: Vec<_> =
                     self.calls.iter().filter(|(_, (at, _))| *at == worker).map(|(call, _)| *call).collect();
                 for call in mine {
@@ -253,6 +276,14 @@ impl World {
             }
         };
         self.from(worker, event);
+    }
+
+    /// How workers were told to stop, and have not done yet. They never get that mail.
+    fn stops(&mut self) -> Vec<Ending> {
+        let ending = |message: &ToWorker| if let ToWorker::Stop(ending) = message { Some(*ending) } else { None };
+        let stops = self.mail.iter().filter_map(|(_, message)| ending(message)).collect();
+        self.mail.retain(|(_, message)| ending(message).is_none());
+        stops
     }
 
     fn from(&mut self, worker: u16, event: FromWorker) {
@@ -286,7 +317,7 @@ impl World {
     fn client(&mut self) -> StreamKey {
         let stream = self.offered.pop_front().expect("an accept is armed");
         self.clients.insert(stream, Client::default());
-        self.input(Input::Accepted { stream, peer: "127.0.0.1:9".parse().unwrap() });
+        self.input(Input::Accepted { stream, door: Door::Api, peer: "127.0.0.1:9".parse().ok() });
         stream
     }
 

@@ -22,6 +22,16 @@ pub(super) enum Timer {
     Forget(CallNumber),
     /// Connections may be accepted again.
     Accept,
+    /// An agent-check was answered, and does not close.
+    AgentCheck(StreamKey),
+    /// The service manager's line may be told again.
+    Status,
+    /// A watchdog wants to know that all loops turn.
+    Alive,
+    /// The time that a drain leaves to calls is over.
+    DrainOver,
+    /// The log shall say how a drain goes.
+    DrainLog,
     /// Workers have not stopped.
     Stop,
 }
@@ -35,6 +45,10 @@ impl Timer {
             Self::Waiter(_) => "wait",
             Self::Forget(_) => "forget",
             Self::Accept => "accept",
+            Self::AgentCheck(_) => "agent-check",
+            Self::Status => "status",
+            Self::Alive => "watchdog",
+            Self::DrainOver | Self::DrainLog => "drain",
             Self::Stop => "stop",
         }
     }

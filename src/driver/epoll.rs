@@ -15,7 +15,6 @@ use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd};
 use std::time::{Duration, Instant};
 
-use mio::net::TcpListener;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 use nix::sys::time::TimeSpec;
@@ -23,11 +22,12 @@ use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFl
 
 use super::counters::count_many;
 use super::mail::Inbox;
+use super::stream::{Listener, Remote};
 use super::table::Table;
 use super::tag::{Op, Tag};
 use super::turn::{Backend, Common, Sleep};
 use super::udp::Moment;
-use crate::io::{Input, SocketKey, StreamKey};
+use crate::io::{Door, Input, SocketKey, StreamKey};
 
 /// Events taken from the kernel at once; more wait for the next turn.
 const EVENTS_MAX: usize = 1024;
@@ -47,11 +47,7 @@ pub(super) struct Epoll<M> {
     events: Events,
     sockets: Table<SocketKey, sockets::Socket>,
     streams: Table<StreamKey, streams::Stream>,
-    listener: Option<TcpListener>,
-    /// Whether the listener may hold connections: epoll says it once.
-    acceptable: bool,
-    /// After a shortage: when to accept again.
-    accept_at: Option<Instant>,
+    doors: [Option<streams::Accepting>; Door::ALL.len()],
     /// What may have more to read, each at most once.
     ready: VecDeque<Tag>,
     chunk: Box<[u8]>,
@@ -60,12 +56,8 @@ pub(super) struct Epoll<M> {
 }
 
 impl<M> Epoll<M> {
-    /// Registers the mailbox and the listener.
-    pub(super) fn new(
-        common: Common<M>,
-        inbox: &Inbox<M>,
-        listener: Option<std::net::TcpListener>,
-    ) -> io::Result<Self> {
+    /// Registers the mailbox and the listeners.
+    pub(super) fn new(common: Common<M>, inbox: &Inbox<M>, listeners: Vec<(Door, Listener)>) -> io::Result<Self> {
         let poll = Poll::new()?;
         // Every write to an eventfd is an edge of its own, so it never needs reading here.
         poll.registry().register(
@@ -79,14 +71,12 @@ impl<M> Epoll<M> {
             token(Tag::bare(Op::Cancel)),
             Interest::READABLE,
         )?;
-        let listener = listener
-            .map(|listener| {
-                listener.set_nonblocking(true)?;
-                let mut listener = TcpListener::from_std(listener);
-                poll.registry().register(&mut listener, token(Tag::bare(Op::Accept)), Interest::READABLE)?;
-                io::Result::Ok(listener)
-            })
-            .transpose()?;
+        let mut doors = <[_; Door::ALL.len()]>::default();
+        for (door, listener) in listeners {
+            let tag = token(Tag::door(Op::Accept, door));
+            poll.registry().register(&mut SourceFd(&listener.as_fd().as_raw_fd()), tag, Interest::READABLE)?;
+            doors[door as usize] = Some(streams::Accepting::new(listener));
+        }
         Ok(Self {
             common,
             poll,
@@ -94,9 +84,7 @@ impl<M> Epoll<M> {
             events: Events::with_capacity(EVENTS_MAX),
             sockets: Table::new(),
             streams: Table::new(),
-            listener,
-            acceptable: true,
-            accept_at: None,
+            doors,
             ready: VecDeque::new(),
             chunk: vec![0; CHUNK].into_boxed_slice(),
             control: nix::cmsg_space!(nix::sys::time::TimeSpec),
@@ -112,7 +100,11 @@ impl<M> Epoll<M> {
                 Op::Wake => self.woken = true,
                 // The timer: a deadline is seen by the time.
                 Op::Cancel => {}
-                Op::Accept => self.acceptable = true,
+                Op::Accept => {
+                    if let Some(accepting) = tag.of_door().and_then(|door| self.doors[door as usize].as_mut()) {
+                        accepting.acceptable = true;
+                    }
+                }
                 Op::UdpReceive => {
                     if let Some(socket) = self.sockets.get(tag.socket_key()) {
                         queue(&mut self.ready, &mut socket.queued, tag);
@@ -155,11 +147,18 @@ impl<M> Backend<M> for Epoll<M> {
         self.common.pending.push_back(Input::UdpClosed { socket: key });
     }
 
-    fn accept(&mut self, key: StreamKey) {
-        self.common.offers.push_back(key);
+    fn accept(&mut self, key: StreamKey, door: Door) {
+        self.common.offers[door as usize].push_back(key);
     }
 
-    fn connect(&mut self, key: StreamKey, to: SocketAddr) {
+    fn withdraw(&mut self, key: StreamKey) {
+        // Accepting and handing over are one step here: no connection can be between the two.
+        if self.common.withdraw(key).is_some() {
+            self.common.pending.push_back(Input::Closed { stream: key });
+        }
+    }
+
+    fn connect(&mut self, key: StreamKey, to: Remote<'_>) {
         self.open_stream(key, to);
     }
 
@@ -194,7 +193,9 @@ impl<M> Backend<M> for Epoll<M> {
     fn reap(&mut self, moment: &Moment, max: usize, give: &mut impl FnMut(Input<'_, M>)) -> bool {
         self.note_events();
         let mut budget = max;
-        self.accept_waiting(moment.now, &mut budget, give);
+        for door in Door::ALL {
+            self.accept_waiting(door, moment.now, &mut budget, give);
+        }
         while budget > 0
             && let Some(tag) = self.ready.pop_front()
         {
@@ -211,12 +212,13 @@ impl<M> Backend<M> for Epoll<M> {
     }
 
     fn retry_at(&self) -> Option<Instant> {
-        self.accept_at
+        self.doors.iter().flatten().filter_map(|accepting| accepting.retry_at).min()
     }
 
     fn wait(&mut self, sleep: Sleep) -> io::Result<()> {
-        let acceptable = self.acceptable && self.accept_at.is_none() && !self.common.offers.is_empty();
-        let busy = !self.ready.is_empty() || acceptable && self.listener.is_some();
+        let mut doors = self.doors.iter().zip(&self.common.offers);
+        let acceptable = doors.any(|(door, offers)| door.as_ref().is_some_and(|door| door.has_work(offers)));
+        let busy = !self.ready.is_empty() || acceptable;
         let mut calls = 1;
         let timeout = if busy {
             Some(Duration::ZERO)

@@ -287,7 +287,7 @@ pub struct Endpoint<M> {
 /// The mailboxes of a whole process.
 #[derive(Debug)]
 pub struct Mailboxes<M> {
-    /// Control: writes to every worker and to the events' thread.
+    /// Control: writes to every worker, to the events' thread and to the supervisor.
     pub control: Endpoint<M>,
     /// Workers by index: each writes to control and to the resolver.
     pub workers: Vec<Endpoint<M>>,
@@ -295,6 +295,8 @@ pub struct Mailboxes<M> {
     pub resolver: Endpoint<M>,
     /// The events' thread: writes to nobody.
     pub events: Endpoint<M>,
+    /// The supervisor: writes to nobody.
+    pub supervisor: Endpoint<M>,
     /// Makes control stop; for signals.
     pub stopper: Stopper,
 }
@@ -304,7 +306,8 @@ pub fn mailboxes<M>(workers: u16) -> io::Result<Mailboxes<M>> {
     let (to_control, control) = mailbox()?;
     let (to_resolver, resolver) = mailbox()?;
     let (to_events, events) = mailbox()?;
-    let mut from_control = Routes::new().with(Node::Events, to_events);
+    let (to_supervisor, supervisor) = mailbox()?;
+    let mut from_control = Routes::new().with(Node::Events, to_events).with(Node::Supervisor, to_supervisor);
     let mut from_resolver = Routes::new();
     let mut ends = Vec::new();
     for worker in 0..workers {
@@ -319,6 +322,7 @@ pub fn mailboxes<M>(workers: u16) -> io::Result<Mailboxes<M>> {
         workers: ends,
         resolver: Endpoint { inbox: resolver, routes: from_resolver },
         events: Endpoint { inbox: events, routes: Routes::new() },
+        supervisor: Endpoint { inbox: supervisor, routes: Routes::new() },
         stopper: to_control.stopper(),
     })
 }

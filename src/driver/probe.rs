@@ -83,7 +83,7 @@ fn self_test(registered: bool) -> Result<Outcome, SetupError> {
     let setup = |step| move |error| SetupError { step, error };
     let (_sender, inbox) = mailbox().map_err(setup("mailbox"))?;
     let common = Common::new(Ports::Any, Arc::new(Counters::default()), Window::NONE);
-    let mut ring = Uring::new(common, &inbox, None, registered)?;
+    let mut ring = Uring::new(common, &inbox, Vec::new(), registered)?;
     turn::run(&mut machine, &mut ring, &inbox, &mut Routes::new()).map_err(setup("io_uring_enter"))?;
     // Without a loopback address there is nothing to try, and nothing wrong with the ring. Plain descriptors are safe.
     Ok(if outcome.get() == Outcome::NoSockets && !registered { Outcome::Freed } else { outcome.get() })

@@ -3,7 +3,7 @@
 //! A tag names the operation and the key it was for. The generation is in it, so that a completion of an earlier use of
 //! a slot misses the table instead of hitting the slot's next owner.
 
-use crate::io::{SocketKey, StreamKey};
+use crate::io::{Door, SocketKey, StreamKey};
 
 /// Slots per table: 24 bits of the tag. Machines number densely from zero, so this is calls at once, far above any.
 pub(super) const SLOTS_MAX: u32 = 1 << 24;
@@ -17,7 +17,7 @@ const _: () = assert!(usize::BITS == 64, "tags need 64-bit tokens");
 pub(super) enum Op {
     /// The mailbox was signalled.
     Wake,
-    /// The listener has a connection.
+    /// A listener has a connection.
     Accept,
     /// A cancellation that found nothing: of no interest.
     Cancel,
@@ -73,6 +73,16 @@ impl Tag {
         Self { op, slot: key.slot, generation: key.generation }
     }
 
+    /// A tag for a listener.
+    pub(super) const fn door(op: Op, door: Door) -> Self {
+        Self { op, slot: door as u32, generation: 0 }
+    }
+
+    /// The listener it is for; `None` for a slot that [`Tag::door`] never makes.
+    pub(super) fn of_door(self) -> Option<Door> {
+        Door::ALL.get(self.slot as usize).copied()
+    }
+
     /// The socket it is for.
     pub(super) const fn socket_key(self) -> SocketKey {
         SocketKey { slot: self.slot, generation: self.generation }
@@ -107,6 +117,14 @@ mod tests {
                 let tag = Tag { op, slot, generation };
                 assert_eq!(Tag::unpack(tag.pack()), Some(tag));
             }
+        }
+    }
+
+    #[test]
+    fn every_door_comes_back_as_it_was_packed() {
+        for (place, door) in Door::ALL.into_iter().enumerate() {
+            assert_eq!(door as usize, place);
+            assert_eq!(Tag::door(Op::Accept, door).of_door(), Some(door));
         }
     }
 

@@ -42,7 +42,8 @@ impl Threads {
             };
             tracing::error!("{failure}; the process stops");
             failures.lock().expect("nothing panics while it is held").push(failure);
-            // Twice: at once, without waiting for a worker that no longer answers.
+            // Twice: the other workers' calls are ended without a drain, and a worker that no longer answers is not waited
+            // for longer than it would take.
             stopper.stop();
             stopper.stop();
         })?;

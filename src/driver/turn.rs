@@ -14,9 +14,10 @@ use std::time::{Duration, Instant};
 use super::counters::{Counters, count};
 use super::mail::{Inbox, Mail, Routes};
 use super::pace::{Pace, Window};
+use super::stream::Remote;
 use super::system;
 use super::udp::{self, Moment, Ports};
-use crate::io::{Deadline, Fault, Input, Machine, Output, SocketKey, StreamKey};
+use crate::io::{Deadline, Door, Fault, Input, Machine, Output, SocketKey, StreamKey};
 
 /// Inputs of the kernel per turn, at most; the rest waits for the next one.
 pub(super) const INPUTS_PER_TURN: usize = 256;
@@ -49,8 +50,8 @@ pub(super) fn is_shortage(error: &io::Error) -> bool {
 pub(super) struct Common<M> {
     /// Inputs that effects caused at once; handed over first in the next turn.
     pub(super) pending: VecDeque<Input<'static, M>>,
-    /// Keys that wait for a connection, in the order they were offered.
-    pub(super) offers: VecDeque<StreamKey>,
+    /// Keys that wait for a connection at each door, in the order they were offered.
+    pub(super) offers: [VecDeque<StreamKey>; Door::ALL.len()],
     pub(super) ports: Ports,
     pub(super) counters: Arc<Counters>,
     window: Window,
@@ -58,18 +59,20 @@ pub(super) struct Common<M> {
 
 impl<M> Common<M> {
     pub(super) fn new(ports: Ports, counters: Arc<Counters>, window: Window) -> Self {
-        Self { pending: VecDeque::new(), offers: VecDeque::new(), ports, counters, window }
+        Self { pending: VecDeque::new(), offers: Default::default(), ports, counters, window }
     }
 
     pub(super) fn failed(&mut self, stream: StreamKey, error: &io::Error) {
         self.pending.push_back(Input::Failed { stream, fault: Fault::of(error) });
     }
 
-    /// Takes an offered key back; true when it was one.
-    pub(super) fn withdraw(&mut self, stream: StreamKey) -> bool {
-        let before = self.offers.len();
-        self.offers.retain(|offer| *offer != stream);
-        self.offers.len() < before
+    /// Takes an offered key back; the door it waited at, if it did.
+    pub(super) fn withdraw(&mut self, stream: StreamKey) -> Option<Door> {
+        Door::ALL.into_iter().find(|door| {
+            let offers = &mut self.offers[*door as usize];
+            let place = offers.iter().position(|offer| *offer == stream);
+            place.is_some_and(|place| offers.remove(place).is_some())
+        })
     }
 }
 
@@ -98,8 +101,9 @@ pub(super) trait Backend<M> {
     fn adopt(&mut self, key: SocketKey, socket: UdpSocket, port: u16) -> io::Result<()>;
     fn send(&mut self, key: SocketKey, to: std::net::SocketAddr, payload: Vec<u8>);
     fn close_udp(&mut self, key: SocketKey, now: Instant);
-    fn accept(&mut self, key: StreamKey);
-    fn connect(&mut self, key: StreamKey, to: std::net::SocketAddr);
+    fn accept(&mut self, key: StreamKey, door: Door);
+    fn withdraw(&mut self, key: StreamKey);
+    fn connect(&mut self, key: StreamKey, to: Remote<'_>);
     fn write(&mut self, key: StreamKey, bytes: Vec<u8>);
     fn read(&mut self, key: StreamKey, on: bool);
     fn shutdown(&mut self, key: StreamKey);
@@ -217,8 +221,10 @@ fn drain<T: Machine, B: Backend<T::Message>>(
                 });
             }
             Output::CloseUdp { socket } => backend.close_udp(socket, now),
-            Output::Accept { stream } => backend.accept(stream),
-            Output::Connect { stream, to } => backend.connect(stream, to),
+            Output::Accept { stream, door } => backend.accept(stream, door),
+            Output::Withdraw { stream } => backend.withdraw(stream),
+            Output::Connect { stream, to } => backend.connect(stream, Remote::Tcp(to)),
+            Output::ConnectLocal { stream, path } => backend.connect(stream, Remote::Unix(&path)),
             Output::Read { stream, on } => backend.read(stream, on),
             Output::Shutdown { stream } => backend.shutdown(stream),
             Output::Close { stream } => backend.close(stream),

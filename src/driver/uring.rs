@@ -17,7 +17,7 @@ mod sockets;
 mod streams;
 
 use std::io;
-use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
@@ -30,11 +30,12 @@ use self::sends::WakeCount;
 use self::sockets::Template;
 use super::counters::{count, count_many};
 use super::mail::Inbox;
+use super::stream::{Listener, Remote};
 use super::table::Table;
 use super::tag::{Op, Tag};
 use super::turn::{Backend, Common, INPUTS_PER_TURN, Sleep};
 use super::udp::Moment;
-use crate::io::{Fault, Input, SocketKey, StreamKey};
+use crate::io::{Door, Fault, Input, SocketKey, StreamKey};
 
 pub(super) use self::ring::{STEP_RING, SetupError};
 
@@ -51,8 +52,7 @@ pub(super) struct Uring<M> {
     template: Template,
     sockets: Table<SocketKey, sockets::Socket>,
     streams: Table<StreamKey, streams::Stream>,
-    listener: Option<TcpListener>,
-    accept: streams::Accepting,
+    doors: [Option<streams::Accepting>; Door::ALL.len()],
     batch: Vec<cqueue::Entry>,
     wake: Wake,
 }
@@ -72,7 +72,7 @@ impl<M> Uring<M> {
     pub(super) fn new(
         common: Common<M>,
         inbox: &Inbox<M>,
-        listener: Option<TcpListener>,
+        listeners: Vec<(Door, Listener)>,
         registered: bool,
     ) -> Result<Self, SetupError> {
         let mut ring = Ring::new()?;
@@ -80,9 +80,9 @@ impl<M> Uring<M> {
         let chunks = BufferRing::new(&ring, buffers::CHUNKS)?;
         let files = Files::new(&ring, registered)?;
         ring.enable()?;
-        if let Some(listener) = &listener {
-            // A ring's accept on a non-blocking listener fails instead of waiting.
-            listener.set_nonblocking(false).map_err(|error| SetupError { step: "listener", error })?;
+        let mut doors = <[_; Door::ALL.len()]>::default();
+        for (door, listener) in listeners {
+            doors[door as usize] = Some(streams::Accepting::new(listener));
         }
         let wake =
             Wake { fd: inbox.event().as_raw_fd(), count: WakeCount::new(), armed: false, woken: false, ending: false };
@@ -95,8 +95,7 @@ impl<M> Uring<M> {
             template: Template::new(),
             sockets: Table::new(),
             streams: Table::new(),
-            listener,
-            accept: streams::Accepting::default(),
+            doors,
             batch: Vec::with_capacity(INPUTS_PER_TURN),
             wake,
         };
@@ -137,7 +136,11 @@ impl<M> Uring<M> {
                     give(Input::SendFailed { socket: key, fault: Fault { errno: -completion.result() } });
                 }
             }
-            Op::Accept => self.accepted(moment.now, completion, give),
+            Op::Accept => {
+                if let Some(door) = tag.of_door() {
+                    self.accepted(door, moment.now, completion, give);
+                }
+            }
             Op::Connect => self.connected(tag.stream_key(), completion, give),
             Op::Receive => self.received_bytes(tag.stream_key(), completion, give),
             Op::Write => self.wrote(tag.stream_key(), completion, give),
@@ -154,17 +157,23 @@ impl<M> Uring<M> {
         for key in self.streams.keys() {
             self.close(key);
         }
-        if self.accept.armed {
-            self.cancel(Tag::bare(Op::Accept));
+        let armed = |uring: &Self, door: Door| uring.doors[door as usize].as_ref().is_some_and(|door| door.armed);
+        for door in Door::ALL {
+            if armed(self, door) {
+                self.cancel(Tag::door(Op::Accept, door));
+            }
+            self.common.offers[door as usize].clear();
         }
-        self.common.offers.clear();
-        self.listener = None;
+        self.doors.iter_mut().flatten().for_each(streams::Accepting::forget_leaving);
         self.wake.ending = true;
         if self.wake.armed {
             self.cancel(Tag::bare(Op::Wake));
         }
         let quiet = |uring: &Self| {
-            uring.sockets.is_empty() && uring.streams.is_empty() && !uring.accept.armed && !uring.wake.armed
+            uring.sockets.is_empty()
+                && uring.streams.is_empty()
+                && !uring.wake.armed
+                && !Door::ALL.into_iter().any(|door| armed(uring, door))
         };
         while !quiet(self) {
             if now.elapsed() > QUIESCE || self.wait(Sleep::at_most(Duration::from_millis(10))).is_err() {
@@ -211,15 +220,19 @@ impl<M> Backend<M> for Uring<M> {
         self.close_socket(key, now);
     }
 
-    fn accept(&mut self, key: StreamKey) {
-        self.common.offers.push_back(key);
-        if let Some(accepted) = self.seat_spare() {
+    fn accept(&mut self, key: StreamKey, door: Door) {
+        self.common.offers[door as usize].push_back(key);
+        if let Some(accepted) = self.seat_spare(door) {
             self.common.pending.push_back(accepted);
         }
-        self.arm_accept();
+        self.arm_accept(door);
     }
 
-    fn connect(&mut self, key: StreamKey, to: SocketAddr) {
+    fn withdraw(&mut self, key: StreamKey) {
+        self.withdraw_offer(key);
+    }
+
+    fn connect(&mut self, key: StreamKey, to: Remote<'_>) {
         self.open_stream(key, to);
     }
 
@@ -249,7 +262,7 @@ impl<M> Backend<M> for Uring<M> {
     }
 
     fn reap(&mut self, moment: &Moment, max: usize, give: &mut impl FnMut(Input<'_, M>)) -> bool {
-        self.retry_accept(moment.now);
+        self.retry_accepts(moment.now);
         let mut batch = std::mem::take(&mut self.batch);
         let more = self.ring.completions(&mut batch, max);
         count_many(&self.common.counters.ring_completions, batch.len() as u64);
@@ -267,7 +280,7 @@ impl<M> Backend<M> for Uring<M> {
     }
 
     fn retry_at(&self) -> Option<Instant> {
-        self.accept.retry_at
+        self.doors.iter().flatten().filter_map(|accepting| accepting.retry_at).min()
     }
 
     fn wait(&mut self, sleep: Sleep) -> io::Result<()> {

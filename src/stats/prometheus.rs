@@ -90,6 +90,8 @@ pub struct ControlStats {
     pub refused: std::collections::BTreeMap<&'static str, u64>,
     /// Calls at once allowed.
     pub calls_max: u64,
+    /// No new calls are taken, for good.
+    pub draining: bool,
     /// Seconds since the start.
     pub uptime_sec: f64,
     /// What the drivers counted.
@@ -151,6 +153,8 @@ pub fn render(build: &BuildInfo, control: &ControlStats, workers: &WorkerStats) 
         text.sample("calls", &[("state", state.label())], count);
     }
     text.single("calls_limit", "gauge", "Calls at once allowed.", control.calls_max);
+    let help = "Whether the server drains: it takes no new calls and ends with the last one.";
+    text.single("draining", "gauge", help, u8::from(control.draining));
     text.single("calls_opened_total", "counter", "Calls that a worker took.", workers.opened);
     text.family("calls_ended_total", "counter", "Calls that ended, by reason and by who is to blame.");
     for (index, reason) in CloseReason::ALL.iter().enumerate() {

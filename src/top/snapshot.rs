@@ -13,13 +13,19 @@ pub struct Snapshot {
     pub(super) calls: Vec<Call>,
     pub(super) workers: Option<Workers>,
     pub(super) latencies: Option<Latencies>,
+    pub(super) drain: Option<Drain>,
 }
 
 /// Asks a bridge. The error is a sentence.
 pub fn ask(client: &Client) -> Result<Snapshot, String> {
     let sessions: Sessions = get(client, "/api/sessions")?.ok_or("the server has no /api/sessions; is it a bridge?")?;
     let calls = sessions.sessions.iter().map(Call::of).collect();
-    Ok(Snapshot { calls, workers: get(client, "/api/workers")?, latencies: get(client, "/api/latency")? })
+    Ok(Snapshot {
+        calls,
+        workers: get(client, "/api/workers")?,
+        latencies: get(client, "/api/latency")?,
+        drain: get(client, "/api/drain")?,
+    })
 }
 
 fn get<T: DeserializeOwned>(client: &Client, path: &str) -> Result<Option<T>, String> {
@@ -116,6 +122,22 @@ pub(super) struct Workers {
     pub(super) workers: Vec<Worker>,
 }
 
+/// What `GET /api/drain` says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(super) struct Drain {
+    pub(super) draining: bool,
+    pub(super) calls: u64,
+    pub(super) seconds_left: u64,
+}
+
+impl Snapshot {
+    /// The drain under way, if one is.
+    pub(super) fn draining(&self) -> Option<Drain> {
+        self.drain.filter(|drain| drain.draining)
+    }
+}
+
 /// One worker.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
@@ -143,6 +165,7 @@ impl Snapshot {
             calls: sessions.sessions.iter().map(Call::of).collect(),
             workers: workers.map(|body| read(body).unwrap()),
             latencies: latencies.map(|body| read(body).unwrap()),
+            drain: None,
         }
     }
 }

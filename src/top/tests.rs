@@ -44,6 +44,20 @@ fn seeing(calls: u64) -> Top {
     top
 }
 
+#[test]
+fn a_bridge_that_drains_says_how_many_calls_remain_and_its_workers_are_not_called_full() {
+    let mut snapshot = Snapshot::of(&sessions(2), Some(&workers(2)), None);
+    snapshot.drain = Some(serde_json::from_str(r#"{"draining":true,"calls":2,"secondsLeft":240}"#).unwrap());
+    let mut top = Top::new("http://127.0.0.1:8080");
+    top.news(Ok(snapshot.clone()));
+    let lines = text(&mut top, WIDE, 12);
+    assert!(lines[0].ends_with("2 of 200 calls  DRAINING: 2 calls remain, 240 s"), "{}", lines[0]);
+    assert!(lines[1].ends_with("drains") && lines[2].ends_with("drains"), "{lines:?}");
+    snapshot.drain = Some(serde_json::from_str(r#"{"draining":false,"calls":2}"#).unwrap());
+    top.news(Ok(snapshot));
+    assert!(text(&mut top, WIDE, 12)[0].ends_with("2 of 200 calls"));
+}
+
 fn text(top: &mut Top, columns: usize, rows: usize) -> Vec<String> {
     top.lines(columns, rows).iter().map(Line::text).collect()
 }

@@ -133,6 +133,9 @@ fn head(top: &Top, columns: usize, rows: usize) -> Vec<Line> {
     if let Some(latencies) = &snapshot.latencies {
         first = first.with(Look::Dim, format!("  up {}", age(latencies.uptime_ms)));
     }
+    if let Some(drain) = snapshot.draining() {
+        first = first.with(Look::Warn, format!("  DRAINING: {} calls remain, {} s", drain.calls, drain.seconds_left));
+    }
     if top.paused {
         first = first.with(Look::Warn, "  PAUSED");
     }
@@ -141,7 +144,8 @@ fn head(top: &Top, columns: usize, rows: usize) -> Vec<Line> {
     match &snapshot.workers {
         Some(workers) => {
             let shown = workers.workers.len().min((rows / WORKERS_SHARE).max(1));
-            lines.extend(workers.workers[..shown].iter().map(|worker| worker_line(worker, columns)));
+            let draining = snapshot.draining().is_some();
+            lines.extend(workers.workers[..shown].iter().map(|worker| worker_line(worker, columns, draining)));
             if shown < workers.workers.len() {
                 lines.push(Line::new(Look::Dim, format!("{} more workers", workers.workers.len() - shown)));
             }
@@ -169,7 +173,7 @@ fn recent(top: &Top) -> Line {
     line
 }
 
-fn worker_line(worker: &Worker, columns: usize) -> Line {
+fn worker_line(worker: &Worker, columns: usize, draining: bool) -> Line {
     let bar = columns.saturating_sub(BESIDE_BAR).clamp(BAR.0, BAR.1);
     let filled = usize::from(worker.busy_percent) * bar / 100;
     let busy = match worker.busy_percent {
@@ -179,7 +183,11 @@ fn worker_line(worker: &Worker, columns: usize) -> Line {
     };
     let late = worker.tick_late_p99_us;
     let complexity = worker.complexity.map_or("-".to_owned(), |complexity| complexity.to_string());
-    let admits = if worker.admits { (Look::Plain, "admits") } else { (Look::Warn, "full") };
+    let admits = match (worker.admits, draining) {
+        (_, true) => (Look::Dim, "drains"),
+        (true, _) => (Look::Plain, "admits"),
+        (false, _) => (Look::Warn, "full"),
+    };
     Line::new(Look::Plain, format!("worker {:<3}", worker.index))
         .with(busy, "█".repeat(filled))
         .with(Look::Dim, "·".repeat(bar - filled))

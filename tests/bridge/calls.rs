@@ -25,13 +25,13 @@ fn webhook_body(id: &str, offer: &str) -> Value {
 }
 
 /// Posts an offer whose caller will say this, and applies the answer at once.
-fn call(world: &mut World, id: &str, script: Script) -> CallKey {
+pub(crate) fn call(world: &mut World, id: &str, script: Script) -> CallKey {
     let (key, answer) = post(world, id, script, &json!({}));
     world.relay.apply_answer(world.now, key, &answer).expect("an answer that the relay can read");
     key
 }
 
-fn post(world: &mut World, id: &str, script: Script, config: &Value) -> (CallKey, String) {
+pub(crate) fn post(world: &mut World, id: &str, script: Script, config: &Value) -> (CallKey, String) {
     let (key, offer) = world.relay.offer(world.now, script);
     let mut body = webhook_body(id, &offer);
     for (name, value) in config.as_object().expect("an object") {
@@ -44,14 +44,14 @@ fn post(world: &mut World, id: &str, script: Script, config: &Value) -> (CallKey
     (key, answer["sdpAnswer"].as_str().expect("an answer").to_owned())
 }
 
-fn session(world: &mut World, id: &str) -> Value {
+pub(crate) fn session(world: &mut World, id: &str) -> Value {
     let (status, session) = world.http("GET", &format!("/api/sessions/{id}"), None);
     assert_eq!(status, 200, "{session}");
     session
 }
 
 #[track_caller]
-fn ended(world: &mut World, id: &str, most: Duration) -> String {
+pub(crate) fn ended(world: &mut World, id: &str, most: Duration) -> String {
     let end = world.now + most;
     loop {
         let session = session(world, id);
@@ -64,7 +64,7 @@ fn ended(world: &mut World, id: &str, most: Duration) -> String {
 }
 
 #[track_caller]
-fn nothing_is_left(world: &mut World) {
+pub(crate) fn nothing_is_left(world: &mut World) {
     world.run(2 * SECOND);
     assert_eq!(world.open_ports(), 0, "sockets are left");
     assert_eq!(world.open_streams(), 0, "streams are left");
@@ -304,7 +304,7 @@ fn junk_on_a_media_port_changes_nothing() {
 
 #[test]
 fn a_stopping_bridge_ends_its_calls_and_exits() {
-    let mut world = World::new(&[]);
+    let mut world = World::new(&["--drain-sec", "0"]);
     let key = call(&mut world, "wacid.stop", Script::repeated(silence(SECOND)));
     world.run(3 * SECOND);
     world.stop();
@@ -339,7 +339,7 @@ fn a_call_hung_up_while_its_socket_is_opened_has_ended_by_hangup() {
     world.run(SECOND);
     assert_eq!(world.answer(deleted).unwrap().0, 200);
     let (status, refusal) = world.answer(posted).unwrap();
-    assert_ne!((status, &refusal["code"]), (503, &json!("stopping")), "{refusal}");
+    assert_ne!((status, &refusal["code"]), (503, &json!("draining")), "{refusal}");
     assert_eq!(world.http("DELETE", "/api/sessions/wacid.early", None).0, 200);
     let (_, metrics) = world.http("GET", "/metrics", None);
     assert!(metrics.as_str().unwrap().contains("calls_ended_total{reason=\"hangup\",blame=\"nobody\"} 1"));

@@ -3,6 +3,7 @@
 mod calls;
 mod capacity;
 mod commands;
+mod drain;
 mod events;
 mod load;
 mod pump;

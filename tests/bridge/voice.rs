@@ -87,3 +87,39 @@ pub(crate) fn share_at(pcm: &[i16], pitch_hz: f64) -> f64 {
     let lines = (1..4).flat_map(|h| [-3.0, 0.0, 3.0].map(|side| pitch_hz * f64::from(h) + side));
     lines.map(at).sum::<f64>() / total.max(1.0)
 }
+
+/// Whether a recording ends as the bridge says goodbye: two falling tones of these pitches and frames, then silence.
+pub(crate) fn ends_with_goodbye(received: &[Received]) -> Result<(), String> {
+    const TONES: [(f64, usize); 2] = [(659.26, 9), (440.0, 16)];
+    const TAIL: usize = 10;
+    let frames = decode(received);
+    let mut rest = &frames[frames.len().saturating_sub((9 + 16 + TAIL) * FRAME_SAMPLES)..];
+    for (index, (own_hz, len)) in TONES.into_iter().enumerate() {
+        let other_hz = TONES[1 - index].0;
+        let (tone, after) = rest.split_at_checked(len * FRAME_SAMPLES).ok_or("the recording is too short")?;
+        rest = after;
+        // Away from the edges, which the codec shifts by its delay.
+        let tone = &tone[2 * FRAME_SAMPLES..(len - 1) * FRAME_SAMPLES];
+        let (level, own, other) = (rms(tone), pure_share_at(tone, own_hz), pure_share_at(tone, other_hz));
+        if level < VOICE_RMS || own < 0.8 || other > 0.1 {
+            return Err(format!(
+                "tone {index}: level {level:.0}, {own:.2} at {own_hz} Hz, {other:.2} at {other_hz} Hz"
+            ));
+        }
+    }
+    match voiced(&rest[FRAME_SAMPLES..]).iter().position(|voiced| *voiced) {
+        None => Ok(()),
+        Some(frame) => Err(format!("voice {frame} frames behind the tones")),
+    }
+}
+
+/// The share of a recording's energy at one pitch alone.
+fn pure_share_at(pcm: &[i16], hz: f64) -> f64 {
+    let step = TAU * hz / f64::from(SAMPLE_RATE_HZ);
+    let (re, im) = pcm.iter().enumerate().fold((0.0, 0.0), |(re, im), (n, sample)| {
+        let angle = step * n as f64;
+        (re + f64::from(*sample) * angle.cos(), im + f64::from(*sample) * angle.sin())
+    });
+    let total: f64 = pcm.iter().map(|sample| f64::from(*sample).powi(2)).sum();
+    2.0 * (re * re + im * im) / pcm.len().max(1) as f64 / total.max(1.0)
+}

@@ -17,7 +17,7 @@ use voice_media_bridge::builtin::{BuiltinAgent, BuiltinOptions};
 use voice_media_bridge::call::CallConfig;
 use voice_media_bridge::config::{Config, Flags};
 use voice_media_bridge::control::{Control, ControlConfig};
-use voice_media_bridge::io::{Datagram, Entropy, Fault, Input, Machine, Node, Output, SocketKey, StreamKey};
+use voice_media_bridge::io::{Datagram, Door, Entropy, Fault, Input, Machine, Node, Output, SocketKey, StreamKey};
 use voice_media_bridge::messages::{Message, Resolved};
 use voice_media_bridge::peer::identity::Identity;
 use voice_media_bridge::peer::sdp::Policy;
@@ -155,6 +155,7 @@ impl World {
                 entropy,
                 driver_counters: CounterReader::default(),
                 process: ProcessReader::default(),
+                alive_every: None,
             },
         );
         let mut world = Self {
@@ -331,8 +332,8 @@ impl World {
             (_, Event::UdpBound { socket, port }) => self.input(place, Input::UdpBound { socket, port }),
             (_, Event::UdpClosed { socket }) => self.input(place, Input::UdpClosed { socket }),
             (_, Event::Accepted { stream }) => {
-                let peer = SocketAddr::from((Ipv4Addr::LOCALHOST, 50_000));
-                self.input(place, Input::Accepted { stream, peer });
+                let peer = Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 50_000)));
+                self.input(place, Input::Accepted { stream, door: Door::Api, peer });
             }
             (_, Event::Connected { stream }) => self.input(place, Input::Connected { stream }),
             (_, Event::Failed { stream, fault }) => self.input(place, Input::Failed { stream, fault }),
@@ -401,7 +402,7 @@ impl World {
                 self.ports.remove(&port);
                 self.push(LOCAL_DELAY, place, Event::UdpClosed { socket });
             }
-            Output::Accept { stream } => self.accepts.entry(place).or_default().push_back(stream),
+            Output::Accept { stream, .. } => self.accepts.entry(place).or_default().push_back(stream),
             Output::Connect { stream, .. } => match self.accept(Place::Agent).filter(|_| !self.agent_is_down) {
                 Some(other) => {
                     self.join((place, stream), (Place::Agent, other));
@@ -417,7 +418,8 @@ impl World {
                 }
                 self.push(LOCAL_DELAY, place, Event::Written { stream, len, buffer: Vec::new() });
             }
-            Output::Read { .. } => {}
+            // No service manager listens here.
+            Output::Read { .. } | Output::Message { to: Node::Supervisor, .. } => {}
             Output::Shutdown { stream } => {
                 if let Some((other, key)) = self.peers.get(&(place, stream)).copied() {
                     self.push(LOCAL_DELAY, other, Event::Ended { stream: key });
@@ -442,6 +444,8 @@ impl World {
                 self.push(LOCAL_DELAY, Place::Worker, Event::Message(Message::Resolved(resolved)));
             }
             Output::Message { to: Node::Events, .. } => panic!("nobody listens to events here"),
+            // One machine has one bridge here.
+            Output::Withdraw { .. } | Output::ConnectLocal { .. } => unreachable!("there is no other instance"),
             Output::Exit | Output::Timeout(_) => unreachable!("taken by the loop"),
         }
     }

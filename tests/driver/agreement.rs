@@ -4,11 +4,12 @@
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use voice_media_bridge::driver::Kind;
-use voice_media_bridge::io::{Deadline, Input, Node, Output};
+use voice_media_bridge::io::{Deadline, Door, Input, Node, Output};
 
 use crate::harness::{LOOPBACK, Message, Script, World, beside_others, kinds, socket, stream};
 
@@ -24,7 +25,9 @@ fn line(input: &Input<'_, Message>) -> String {
             format!("Datagram {:?} {}", datagram.socket, String::from_utf8_lossy(datagram.payload))
         }
         Input::UdpBound { socket, .. } => format!("UdpBound {socket:?}"),
-        Input::Accepted { stream, peer } => format!("Accepted {stream:?} {}", peer.ip()),
+        Input::Accepted { stream, door, peer } => {
+            format!("Accepted {stream:?} {door:?} {:?}", peer.map(|peer| peer.ip()))
+        }
         Input::Received { stream, bytes } => format!("Received {stream:?} {}", String::from_utf8_lossy(bytes)),
         Input::Written { stream, len, buffer } => {
             assert!(buffer.is_empty() && buffer.capacity() >= *len);
@@ -44,8 +47,13 @@ fn script(kind: Kind, port: u16) -> Vec<String> {
     let mut world = World::new();
     let listener = TcpListener::bind((LOOPBACK, 0)).unwrap();
     let here = listener.local_addr().unwrap();
-    world.listener = Some(listener);
+    world.doors.push((Door::Api, listener.into()));
     world.ports = Some(port..=port);
+    let folder = std::env::temp_dir().join(format!("driver-agreement-{}-{port}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let [local, far_local, nowhere] = ["local", "far", "nowhere"].map(|name| folder.join(name));
+    world.doors.push((Door::Local, UnixListener::bind(&local).unwrap().into()));
+    let far_unix = UnixListener::bind(&far_local).unwrap();
     let stopper = world.sender.stopper();
 
     let echo = UdpSocket::bind((LOOPBACK, 0)).unwrap();
@@ -100,7 +108,7 @@ fn script(kind: Kind, port: u16) -> Vec<String> {
             10 => say(Output::CloseUdp { socket: socket(0, 2) }),
             // An accepted stream: a half-close each way.
             11 => {
-                say(Output::Accept { stream: stream(0, 1) });
+                say(Output::Accept { stream: stream(0, 1), door: Door::Api });
                 thread::spawn(move || {
                     let mut peer = TcpStream::connect(here).unwrap();
                     peer.write_all(b"hello.").unwrap();
@@ -142,7 +150,7 @@ fn script(kind: Kind, port: u16) -> Vec<String> {
             26 => say(Output::Close { stream: stream(0, 3) }),
             // Keys that are taken back before anything came of them.
             27 => {
-                say(Output::Accept { stream: stream(0, 4) });
+                say(Output::Accept { stream: stream(0, 4), door: Door::Api });
                 say(Output::Close { stream: stream(0, 4) });
             }
             28 => {
@@ -178,10 +186,61 @@ fn script(kind: Kind, port: u16) -> Vec<String> {
                 stopper.stop();
             }
             38 => {}
+            // A Unix door, with a half-close each way.
+            39 => {
+                say(Output::Accept { stream: stream(0, 7), door: Door::Local });
+                let local = local.clone();
+                thread::spawn(move || {
+                    let mut peer = UnixStream::connect(local).unwrap();
+                    peer.write_all(b"knock.").unwrap();
+                    let mut answer = String::new();
+                    peer.read_to_string(&mut answer).unwrap();
+                    peer.write_all(format!("{answer}.").as_bytes()).unwrap();
+                });
+            }
+            40 => {}
+            41 => {
+                say(Output::Write { stream: stream(0, 7), bytes: b"come in".to_vec() });
+                say(Output::Shutdown { stream: stream(0, 7) });
+            }
+            42 | 43 => {}
+            44 => say(Output::Close { stream: stream(0, 7) }),
+            // A connection to a Unix socket, and to one that is not there.
+            45 => {
+                let far = far_unix.try_clone().unwrap();
+                thread::spawn(move || {
+                    let (mut peer, _) = far.accept().unwrap();
+                    let mut bytes = vec![0; BIG];
+                    peer.read_exact(&mut bytes).unwrap();
+                    peer.write_all(b"got it.").unwrap();
+                });
+                say(Output::ConnectLocal { stream: stream(0, 8), path: far_local.clone() });
+                say(Output::Write { stream: stream(0, 8), bytes: vec![1; BIG] });
+            }
+            46..=48 => {}
+            49 => say(Output::Close { stream: stream(0, 8) }),
+            50 => say(Output::ConnectLocal { stream: stream(0, 9), path: nowhere.clone() }),
+            51 => say(Output::Close { stream: stream(0, 9) }),
+            // Offers that are withdrawn: each key comes back once.
+            52 => {
+                for slot in 0..2 {
+                    say(Output::Accept { stream: stream(slot, 10), door: Door::Api });
+                }
+                for slot in 0..2 {
+                    say(Output::Withdraw { stream: stream(slot, 10) });
+                }
+            }
+            53 => {}
+            // A door that this machine does not have.
+            54 => {
+                say(Output::Accept { stream: stream(0, 11), door: Door::AgentCheck });
+                say(Output::Withdraw { stream: stream(0, 11) });
+            }
             _ => say(Output::Exit),
         }
     };
     world.run(kind, &mut react);
+    std::fs::remove_dir_all(&folder).unwrap();
     log
 }
 
@@ -200,7 +259,7 @@ fn one_script_gives_the_same_inputs_in_the_same_order_on_every_driver() {
         "UdpClosed { socket: SocketKey(0.1) }",
         "UdpRefused { socket: SocketKey(0.2) } errno 98",
         "UdpClosed { socket: SocketKey(0.2) }",
-        "Accepted StreamKey(0.1) 127.0.0.1",
+        "Accepted StreamKey(0.1) Api Some(127.0.0.1)",
         "Received StreamKey(0.1) hello.",
         "Written StreamKey(0.1) 4",
         "Written StreamKey(0.1) 0",
@@ -228,6 +287,22 @@ fn one_script_gives_the_same_inputs_in_the_same_order_on_every_driver() {
         "Message(3)",
         "Stop",
         "Stop",
+        "Accepted StreamKey(0.7) Local None",
+        "Received StreamKey(0.7) knock.",
+        "Written StreamKey(0.7) 7",
+        "Received StreamKey(0.7) come in.",
+        "Ended { stream: StreamKey(0.7) }",
+        "Closed { stream: StreamKey(0.7) }",
+        "Connected { stream: StreamKey(0.8) }",
+        "Written StreamKey(0.8) 3000000",
+        "Received StreamKey(0.8) got it.",
+        "Ended { stream: StreamKey(0.8) }",
+        "Closed { stream: StreamKey(0.8) }",
+        "Failed { stream: StreamKey(0.9) } errno 2",
+        "Closed { stream: StreamKey(0.9) }",
+        "Closed { stream: StreamKey(0.10) }",
+        "Closed { stream: StreamKey(1.10) }",
+        "Closed { stream: StreamKey(0.11) }",
     ];
     for (kind, port) in kinds().into_iter().zip(PORTS) {
         let seen = script(kind, port);

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use voice_media_bridge::driver::Kind;
-use voice_media_bridge::io::{Input, Output};
+use voice_media_bridge::io::{Door, Input, Output};
 
 use crate::harness::{LOOPBACK, World, alone, beside_others, kinds, socket, stream};
 
@@ -20,7 +20,7 @@ fn cycles(kind: Kind, first_port: u16, count: u32) -> usize {
     let mut world = World::new();
     let listener = TcpListener::bind((LOOPBACK, 0)).unwrap();
     let here = listener.local_addr().unwrap();
-    world.listener = Some(listener);
+    world.doors.push((Door::Api, listener.into()));
     world.ports = Some(ports);
     let (mut cycle, mut open, mut port_now, mut middle) = (0, 0, 0, 0);
     // One socket receives all the while, as the other calls of a worker do.
@@ -28,7 +28,7 @@ fn cycles(kind: Kind, first_port: u16, count: u32) -> usize {
     world.run(kind, |script, _, input| {
         let begin = |script: &mut crate::harness::Script, generation| {
             script.say(Output::BindUdp { socket: socket(0, generation), address: LOOPBACK });
-            script.say(Output::Accept { stream: stream(0, generation) });
+            script.say(Output::Accept { stream: stream(0, generation), door: Door::Api });
             script.say(Output::Connect { stream: stream(1, generation), to: here });
         };
         let mut closed = false;
@@ -144,7 +144,7 @@ fn accepting_goes_on_when_descriptors_are_there_again() {
         let mut world = World::new();
         let listener = TcpListener::bind((LOOPBACK, 0)).unwrap();
         let here = listener.local_addr().unwrap();
-        world.listener = Some(listener);
+        world.doors.push((Door::Api, listener.into()));
         let counters = std::sync::Arc::clone(&world.counters);
         let delayed = move || counters.value("accepts_delayed").unwrap();
         let mut peer = None;
@@ -154,7 +154,7 @@ fn accepting_goes_on_when_descriptors_are_there_again() {
                 let highest = std::fs::read_dir("/proc/self/fd").unwrap().count() as u64;
                 let open = (0..=highest).find(|fd| !std::path::Path::new(&format!("/proc/self/fd/{fd}")).exists());
                 setrlimit(Resource::RLIMIT_NOFILE, open.unwrap(), limits.1).unwrap();
-                script.say(Output::Accept { stream: stream(0, 1) });
+                script.say(Output::Accept { stream: stream(0, 1), door: Door::Api });
                 script.deadline.at = Some(now + Duration::from_millis(1));
             }
             Input::Timeout if delayed() > 0 => {

@@ -1,15 +1,14 @@
 //! A machine that is a closure, and the ways to run it on every driver this host allows.
 
 use std::collections::VecDeque;
-use std::net::TcpListener;
 use std::ops::RangeInclusive;
 use std::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, Instant};
 
 use voice_media_bridge::config::IoChoice;
 use voice_media_bridge::driver::mail::{Routes, Sender, mailbox};
-use voice_media_bridge::driver::{Counters, Kind, Setup, Window, probe, run};
-use voice_media_bridge::io::{Deadline, Input, Machine, Node, Output, SocketKey, StreamKey};
+use voice_media_bridge::driver::{Counters, Kind, Listener, Setup, Window, probe, run};
+use voice_media_bridge::io::{Deadline, Door, Input, Machine, Node, Output, SocketKey, StreamKey};
 
 /// A test that lasts longer than this hangs: it is ended with a panic in place of a stuck run.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -65,7 +64,7 @@ impl<F: FnMut(&mut Script, Instant, &Input<'_, Message>)> Machine for Scripted<F
 
 /// What a machine is given.
 pub(crate) struct World {
-    pub(crate) listener: Option<TcpListener>,
+    pub(crate) doors: Vec<(Door, Listener)>,
     pub(crate) ports: Option<RangeInclusive<u16>>,
     pub(crate) window: Window,
     pub(crate) counters: Arc<Counters>,
@@ -80,13 +79,13 @@ impl World {
         let routes = Routes::new().with(Node::Control, sender.clone());
         let setup = Setup::new("test", inbox, routes);
         let counters = Arc::clone(&setup.counters);
-        Self { listener: None, ports: None, window: Window::NONE, counters, sender, setup: Some(setup) }
+        Self { doors: Vec::new(), ports: None, window: Window::NONE, counters, sender, setup: Some(setup) }
     }
 
     /// Runs until the closure says `Exit`.
     pub(crate) fn run(&mut self, kind: Kind, react: impl FnMut(&mut Script, Instant, &Input<'_, Message>)) {
         let mut setup = self.setup.take().expect("a world runs once");
-        setup.listener = self.listener.take();
+        setup.doors = std::mem::take(&mut self.doors);
         setup.ports = self.ports.take();
         setup.window = self.window;
         let script = Script { out: VecDeque::new(), deadline: Deadline::NEVER, turn: 0 };

@@ -82,6 +82,7 @@ def running(name, **environment):
         "BRIDGE_MEDIA_IP": "127.0.0.1",
         "BRIDGE_MEDIA_PORTS": MEDIA_PORTS,
         "BRIDGE_LOG": "info",
+        "BRIDGE_DRAIN_SEC": "0",
     }
     keep = {word: value for word, value in os.environ.items() if not word.startswith(("BRIDGE_", "OPENAI_"))}
     log_path = EVIDENCE / f"{name}.log"

@@ -148,7 +148,7 @@ fn a_workers_refusal_is_the_answer_and_leaves_no_call() {
     for (why, status, code) in [
         (OpenRefusal::NoPort("EADDRINUSE".into()), 503, "no_port"),
         (OpenRefusal::Offer { code: "offer_no_candidate", text: "no candidate".into() }, 400, "offer_no_candidate"),
-        (OpenRefusal::Stopping, 503, "stopping"),
+        (OpenRefusal::Stopping, 503, "draining"),
         (OpenRefusal::Internal("codec".into()), 500, "internal"),
     ] {
         let mut world = World::new();

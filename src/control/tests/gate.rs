@@ -108,8 +108,8 @@ impl Write for Log {
     }
 }
 
-#[test]
-fn logs_tell_what_happened_and_neither_ids_nor_tokens_nor_sdp() {
+/// What is logged meanwhile, from the least to the most important.
+pub(super) fn log_of(run: impl FnOnce()) -> String {
     let log = Log::default();
     let writer = log.clone();
     let subscriber = tracing_subscriber::fmt()
@@ -117,7 +117,14 @@ fn logs_tell_what_happened_and_neither_ids_nor_tokens_nor_sdp() {
         .with_ansi(false)
         .with_writer(move || writer.clone())
         .finish();
-    tracing::subscriber::with_default(subscriber, || {
+    tracing::subscriber::with_default(subscriber, run);
+    let text = log.0.lock().expect("nothing panics while it is held").clone();
+    String::from_utf8(text).expect("text was logged")
+}
+
+#[test]
+fn logs_tell_what_happened_and_neither_ids_nor_tokens_nor_sdp() {
+    let text = log_of(|| {
         let mut world = World::with(&["--api-token", TOKEN, "--max-calls", "2"]);
         let base = format!("/k/{TOKEN}");
         let config = json!({ "instructions": "canary-instructions", "metadata": { "k": "canary-metadata" } });
@@ -136,12 +143,11 @@ fn logs_tell_what_happened_and_neither_ids_nor_tokens_nor_sdp() {
         world.end_call(1, CloseReason::PeerSilent);
         world.input(Input::Stop);
     });
-    let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
     let log_id = crate::call_id::CallId::new(ID).unwrap().to_string();
     for secret in ["canary", "wacid", "HBgL", "16505551234", "m=audio", "ice-pwd", TOKEN] {
         assert!(!text.contains(secret), "{secret} in\n{text}");
     }
-    for told in ["call opened", "call answered", "call ended", "peer_silent", "request refused", "stopping", &log_id] {
+    for told in ["call opened", "call answered", "call ended", "peer_silent", "request refused", "stopped", &log_id] {
         assert!(text.contains(told), "{told} is not told in\n{text}");
     }
     assert!(text.contains("route=\"/api/sessions/{callId}\" status=200"), "{text}");

@@ -246,7 +246,7 @@ fn mutated_bodies_are_answered_and_never_panic() {
 
 #[test]
 fn the_end_of_each_call_is_told_once_where_somebody_listens() {
-    let mut world = World::with(&["--events-url", "http://127.0.0.1:9/hook"]);
+    let mut world = World::with(&["--events-url", "http://127.0.0.1:9/hook", "--drain-sec", "0"]);
     world.post(ID);
     world.post("b");
     world.end_call(1, CloseReason::Hangup);

@@ -1,19 +1,23 @@
-//! The end of the process.
+//! The end of the process where calls are not waited for (`BRIDGE_DRAIN_SEC=0`).
 
 use super::*;
 
+fn world() -> World {
+    World::with(&["--drain-sec", "0"])
+}
+
 #[test]
 fn a_stop_ends_calls_answers_those_who_wait_and_exits() {
-    let mut world = World::new();
+    let mut world = world();
     world.post("a");
     world.post("b");
     let waits = world.begin("GET", &format!("{}?wait=connected", path("a")), "", "");
     world.prompt = false;
     world.input(Input::Stop);
     let ready = world.ask("GET", "/ready", "");
-    assert_eq!((ready.status, ready.code(), ready.header("Connection")), (503, "stopping", Some("close")));
+    assert_eq!((ready.status, ready.code(), ready.header("Connection")), (503, "draining", Some("close")));
     let refused = world.post("c");
-    assert_eq!((refused.status, refused.code()), (503, "stopping"));
+    assert_eq!((refused.status, refused.code()), (503, "draining"));
     assert!(refused.header("Retry-After").is_some());
     assert_eq!(world.post("a").status, 200, "a repeated post gets its answer still");
     assert_eq!(world.ask("GET", "/health", "").status, 200);
@@ -27,7 +31,7 @@ fn a_stop_ends_calls_answers_those_who_wait_and_exits() {
 
 #[test]
 fn answers_on_their_way_are_written_before_the_exit() {
-    let mut world = World::new();
+    let mut world = world();
     world.post("a");
     let waits = world.begin("GET", &format!("{}?wait=connected", path("a")), "", "");
     world.takes = false;
@@ -40,7 +44,7 @@ fn answers_on_their_way_are_written_before_the_exit() {
 
 #[test]
 fn workers_that_do_not_stop_are_not_waited_for_for_ever() {
-    let mut world = World::new();
+    let mut world = world();
     world.prompt = false;
     world.input(Input::Stop);
     world.wait(Duration::from_millis(2_999));
@@ -50,10 +54,28 @@ fn workers_that_do_not_stop_are_not_waited_for_for_ever() {
 }
 
 #[test]
-fn a_second_stop_means_at_once() {
-    let mut world = World::new();
+fn a_goodbye_has_its_time_on_top() {
+    let mut world = world();
+    world.post("a");
     world.prompt = false;
     world.input(Input::Stop);
+    world.wait(Duration::from_millis(4_999));
+    assert!(!world.exited);
+    world.wait(Duration::from_millis(1));
+    assert!(world.exited);
+}
+
+#[test]
+fn a_second_stop_skips_the_goodbye_and_a_third_waits_for_nobody() {
+    let mut world = world();
+    world.post("a");
+    world.prompt = false;
+    world.input(Input::Stop);
+    assert_eq!(world.stops(), [Ending::Goodbye; 2], "both workers");
+    world.input(Input::Stop);
+    assert_eq!(world.stops(), [Ending::AtOnce; 2]);
+    world.wait(Duration::from_millis(2_999));
+    assert!(!world.exited, "workers end their calls still");
     world.input(Input::Stop);
     assert!(world.exited);
     world.input(Input::Stop);
@@ -63,7 +85,7 @@ fn a_second_stop_means_at_once() {
 
 #[test]
 fn questions_to_a_worker_that_has_stopped_are_answered_without_it() {
-    let mut world = World::new();
+    let mut world = world();
     world.post("a");
     world.prompt = false;
     world.input(Input::Stop);
@@ -71,7 +93,7 @@ fn questions_to_a_worker_that_has_stopped_are_answered_without_it() {
     let metrics = world.begin("GET", "/metrics", "", "");
     let one = world.begin("GET", &path("a"), "", "");
     // Worker 1 stops before it reads the questions; worker 0 answers all.
-    world.mail.retain(|(worker, message)| *worker == 0 && !matches!(message, ToWorker::Stop));
+    world.mail.retain(|(worker, message)| *worker == 0 && !matches!(message, ToWorker::Stop(_)));
     world.from(1, FromWorker::Stopped);
     world.prompt = true;
     world.run();

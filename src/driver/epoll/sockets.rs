@@ -1,7 +1,7 @@
 //! Datagrams on epoll: `recvmsg` for the kernel's receive time, `sendto` at once.
 
 use std::io::IoSliceMut;
-use std::net::{SocketAddr, SocketAddrV4, SocketAddrV6, UdpSocket};
+use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::AsRawFd;
 use std::time::Duration;
 
@@ -10,6 +10,7 @@ use nix::sys::socket::{ControlMessageOwned, MsgFlags, RecvMsg, SockaddrStorage, 
 
 use super::{Epoll, READS_MAX, queue};
 use crate::driver::counters::count;
+use crate::driver::stream::ip_address;
 use crate::driver::tag::{Op, Tag};
 use crate::driver::udp::{Moment, PAYLOAD_MAX};
 use crate::io::{Datagram, Fault, Input, SocketKey};
@@ -51,7 +52,7 @@ impl<M> Epoll<M> {
                 };
             *budget -= 1;
             let received = moment.received(receive_time(&message));
-            let (len, from) = (message.bytes, message.address.as_ref().and_then(address));
+            let (len, from) = (message.bytes, message.address.as_ref().and_then(ip_address));
             if message.flags.contains(MsgFlags::MSG_TRUNC) {
                 count(&counters.datagrams_truncated);
             } else if len == 0 {
@@ -81,10 +82,4 @@ fn receive_time(message: &RecvMsg<'_, '_, SockaddrStorage>) -> Option<Duration> 
         _ => None,
     };
     message.cmsgs().ok()?.find_map(time)
-}
-
-fn address(from: &SockaddrStorage) -> Option<SocketAddr> {
-    from.as_sockaddr_in()
-        .map(|v4| SocketAddrV4::from(*v4).into())
-        .or_else(|| from.as_sockaddr_in6().map(|v6| SocketAddrV6::from(*v6).into()))
 }

@@ -1,23 +1,57 @@
 //! Streams on epoll: accept, connect, read and write as far as the kernel takes it.
 
-use std::io::{self, ErrorKind, Read as _, Write as _};
-use std::net::{Shutdown, SocketAddr};
+use std::collections::VecDeque;
+use std::io::{self, ErrorKind};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::Instant;
 
 use mio::Interest;
-use mio::net::TcpStream;
+use mio::unix::SourceFd;
+use nix::errno::Errno;
+use nix::sys::socket::{MsgFlags, Shutdown, SockFlag, connect, getsockopt, recv, send, shutdown, sockopt};
 
 use super::{Epoll, READS_MAX, queue, token};
 use crate::driver::counters::count;
+use crate::driver::stream::{self, Listener, Remote};
 use crate::driver::tag::{Op, Tag};
 use crate::driver::turn::{SHORTAGE_REST, is_shortage};
 use crate::driver::writes::Writes;
-use crate::io::{Fault, Input, StreamKey};
+use crate::io::{Door, Fault, Input, StreamKey};
+
+/// A listener, and when to look at it.
+pub(super) struct Accepting {
+    listener: Listener,
+    /// Whether it is known not to block: a listener that is shared stays as it is until it is used here.
+    ready: bool,
+    /// Whether it may hold connections: epoll says it once.
+    pub(super) acceptable: bool,
+    /// After a shortage: when to accept again.
+    pub(super) retry_at: Option<Instant>,
+}
+
+impl Accepting {
+    pub(super) fn new(listener: Listener) -> Self {
+        Self { listener, ready: false, acceptable: true, retry_at: None }
+    }
+
+    /// Whether there may be a connection and a key for it.
+    pub(super) fn has_work(&self, offers: &VecDeque<StreamKey>) -> bool {
+        self.acceptable && self.retry_at.is_none() && !offers.is_empty()
+    }
+
+    fn accept(&mut self) -> io::Result<OwnedFd> {
+        if !self.ready {
+            self.listener.set_nonblocking(true)?;
+            self.ready = true;
+        }
+        self.listener.accept()
+    }
+}
 
 /// A stream that is being opened, or open.
 #[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own, and most combinations occur")]
 pub(super) struct Stream {
-    pub(super) socket: TcpStream,
+    socket: OwnedFd,
     connected: bool,
     /// What the machine wants.
     pub(super) reading: bool,
@@ -35,7 +69,7 @@ pub(super) struct Stream {
 }
 
 impl Stream {
-    fn new(socket: TcpStream, connected: bool) -> Self {
+    fn new(socket: OwnedFd, connected: bool) -> Self {
         Self {
             socket,
             connected,
@@ -52,50 +86,56 @@ impl Stream {
 
 impl<M> Epoll<M> {
     /// Gives waiting connections to offered keys.
-    pub(super) fn accept_waiting(&mut self, now: Instant, budget: &mut usize, give: &mut impl FnMut(Input<'_, M>)) {
-        if self.accept_at.is_some_and(|at| at > now) {
+    pub(super) fn accept_waiting(
+        &mut self,
+        door: Door,
+        now: Instant,
+        budget: &mut usize,
+        give: &mut impl FnMut(Input<'_, M>),
+    ) {
+        let Some(accepting) = &mut self.doors[door as usize] else { return };
+        if accepting.retry_at.is_some_and(|at| at > now) {
             return;
         }
-        self.accept_at = None;
-        let Some(listener) = &self.listener else { return };
-        while self.acceptable && *budget > 0 {
-            let Some(key) = self.common.offers.front().copied() else { return };
+        accepting.retry_at = None;
+        while accepting.acceptable && *budget > 0 {
+            let Some(key) = self.common.offers[door as usize].front().copied() else { return };
             *budget -= 1;
-            let (mut socket, peer) = match listener.accept() {
-                Ok(accepted) => accepted,
+            let socket = match accepting.accept() {
+                Ok(socket) => socket,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    self.acceptable = false;
+                    accepting.acceptable = false;
                     return;
                 }
                 Err(error) if is_shortage(&error) => {
                     count(&self.common.counters.accepts_delayed);
-                    self.accept_at = Some(now + SHORTAGE_REST);
+                    accepting.retry_at = Some(now + SHORTAGE_REST);
                     return;
                 }
                 // The connection that failed is gone; the next one may be well.
                 Err(_) => continue,
             };
-            let interest = Interest::READABLE | Interest::WRITABLE;
             let tag = Tag::stream(Op::Receive, key);
-            let ready = socket
-                .set_nodelay(true)
-                .and_then(|()| self.poll.registry().register(&mut socket, token(tag), interest));
-            if ready.is_ok() {
-                self.common.offers.pop_front();
+            let ready =
+                stream::accepted(&socket).and_then(|peer| watch(self.poll.registry(), &socket, tag).map(|()| peer));
+            if let Ok(peer) = ready {
+                self.common.offers[door as usize].pop_front();
                 let mut stream = Stream::new(socket, true);
                 queue(&mut self.ready, &mut stream.queued, tag);
                 self.streams.insert(key, stream);
-                give(Input::Accepted { stream: key, peer });
+                give(Input::Accepted { stream: key, door, peer });
             }
         }
     }
 
     /// Starts to connect; a failure at once is an input of the next turn.
-    pub(super) fn open_stream(&mut self, key: StreamKey, to: SocketAddr) {
-        let opened = TcpStream::connect(to).and_then(|mut socket| {
-            socket.set_nodelay(true)?;
-            let interest = Interest::READABLE | Interest::WRITABLE;
-            self.poll.registry().register(&mut socket, token(Tag::stream(Op::Receive, key)), interest)?;
+    pub(super) fn open_stream(&mut self, key: StreamKey, to: Remote<'_>) {
+        let opened = stream::open(to, SockFlag::SOCK_NONBLOCK).and_then(|(socket, address)| {
+            match connect(socket.as_raw_fd(), &*address) {
+                Ok(()) | Err(Errno::EINPROGRESS) => {}
+                Err(error) => return Err(error.into()),
+            }
+            watch(self.poll.registry(), &socket, Tag::stream(Op::Receive, key))?;
             Ok(socket)
         });
         match opened {
@@ -137,7 +177,8 @@ impl<M> Epoll<M> {
                 return;
             }
             count(&self.common.counters.system_calls);
-            match stream.socket.read(&mut self.chunk) {
+            let read = recv(stream.socket.as_raw_fd(), &mut self.chunk, MsgFlags::MSG_DONTWAIT);
+            match read.map_err(io::Error::from) {
                 Ok(0) => {
                     stream.ended = true;
                     *budget -= 1;
@@ -169,8 +210,9 @@ impl<M> Epoll<M> {
             && let Some(bytes) = stream.writes.front()
         {
             count(&self.common.counters.system_calls);
-            let wrote = if bytes.is_empty() { Ok(0) } else { stream.socket.write(bytes) };
-            match wrote {
+            let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
+            let wrote = if bytes.is_empty() { Ok(0) } else { send(stream.socket.as_raw_fd(), bytes, flags) };
+            match wrote.map_err(io::Error::from) {
                 Ok(len) => {
                     if let Some((len, buffer)) = stream.writes.advance(len) {
                         self.common.pending.push_back(Input::Written { stream: key, len, buffer });
@@ -186,7 +228,7 @@ impl<M> Epoll<M> {
         }
         if stream.writes.take_end() {
             // Fails only when the other side is gone already, and then reading says so.
-            let _ = stream.socket.shutdown(Shutdown::Write);
+            let _ = shutdown(stream.socket.as_raw_fd(), Shutdown::Write);
         }
     }
 }
@@ -196,12 +238,18 @@ fn connected(stream: &Stream) -> io::Result<bool> {
     if !stream.writable {
         return Ok(false);
     }
-    if let Some(error) = stream.socket.take_error()? {
-        return Err(error);
+    match getsockopt(&stream.socket, sockopt::SocketError)? {
+        0 => {}
+        errno => return Err(io::Error::from_raw_os_error(errno)),
     }
-    match stream.socket.peer_addr() {
+    match stream::peer(&stream.socket) {
         Ok(_) => Ok(true),
         Err(error) if error.kind() == ErrorKind::NotConnected => Ok(false),
         Err(error) => Err(error),
     }
+}
+
+/// Lets epoll say when a stream can be read or written.
+fn watch(registry: &mio::Registry, socket: &OwnedFd, tag: Tag) -> io::Result<()> {
+    registry.register(&mut SourceFd(&socket.as_raw_fd()), token(tag), Interest::READABLE | Interest::WRITABLE)
 }

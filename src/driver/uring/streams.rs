@@ -1,21 +1,21 @@
 //! Streams on the ring: single-shot operations, each awaited before the stream is freed.
 
 use std::io;
-use std::net::{SocketAddr, TcpStream};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::time::Instant;
 
 use io_uring::{cqueue, opcode, squeue, types};
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrLike, SockaddrStorage, setsockopt, socket, sockopt};
+use nix::sys::socket::{SockFlag, SockaddrLike};
 
 use super::buffers::CHUNKS;
 use super::files::Descriptor;
 use super::{Uring, target};
 use crate::driver::counters::count;
+use crate::driver::stream::{self, Listener, Remote};
 use crate::driver::tag::{Op, Tag};
 use crate::driver::turn::{SHORTAGE_REST, is_shortage};
 use crate::driver::writes::Writes;
-use crate::io::{Fault, Input, StreamKey};
+use crate::io::{Door, Fault, Input, StreamKey};
 
 /// A stream that is being opened, or open.
 #[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own, and most combinations occur")]
@@ -23,7 +23,7 @@ pub(super) struct Stream {
     /// `None` only while it is released.
     descriptor: Option<Descriptor>,
     /// Where it connects to. The kernel may read it until it is connected.
-    address: Option<Box<SockaddrStorage>>,
+    address: Option<Box<dyn SockaddrLike>>,
     connected: bool,
     /// What the machine wants.
     pub(super) reading: bool,
@@ -50,18 +50,47 @@ impl Flight {
     }
 }
 
-/// The one accept that is armed for all offered keys: more would all wake for each connection.
-#[derive(Default)]
+/// A listener, and the one accept that is armed on it for all keys of its door: more would all wake for each connection.
 pub(super) struct Accepting {
+    listener: Listener,
+    /// Whether it is known to block: a listener that is shared stays as it is until it is used here.
+    ready: bool,
     pub(super) armed: bool,
+    /// The last key of the door, withdrawn: it has the accept that is being cancelled, and gets its connection if one came.
+    leaving: Option<StreamKey>,
     /// A connection that came when no key was offered any more.
     spare: Option<OwnedFd>,
     /// After a shortage: when to accept again.
     pub(super) retry_at: Option<Instant>,
 }
 
+impl Accepting {
+    pub(super) fn new(listener: Listener) -> Self {
+        Self { listener, ready: false, armed: false, leaving: None, spare: None, retry_at: None }
+    }
+
+    fn is_idle(&self) -> bool {
+        !self.armed && self.spare.is_none() && self.retry_at.is_none()
+    }
+
+    /// Whoever waits for the accept's end waits no more.
+    pub(super) fn forget_leaving(&mut self) {
+        self.leaving = None;
+    }
+
+    /// A ring's accept on a non-blocking listener fails instead of waiting.
+    fn make_ready(&mut self) {
+        if !self.ready {
+            self.ready = true;
+            if let Err(error) = self.listener.set_nonblocking(false) {
+                tracing::error!(%error, "a listener cannot be set to block: connections may be late");
+            }
+        }
+    }
+}
+
 impl Stream {
-    fn new(descriptor: Descriptor, address: Option<Box<SockaddrStorage>>) -> Self {
+    fn new(descriptor: Descriptor, address: Option<Box<dyn SockaddrLike>>) -> Self {
         let connected = address.is_none();
         Self {
             descriptor: Some(descriptor),
@@ -87,70 +116,102 @@ impl Stream {
 
 impl<M> Uring<M> {
     /// Arms the accept when there is a key to give the connection to.
-    pub(super) fn arm_accept(&mut self) {
-        let Some(listener) = &self.listener else { return };
-        let idle = !self.accept.armed && self.accept.spare.is_none() && self.accept.retry_at.is_none();
-        if idle && !self.common.offers.is_empty() {
-            self.accept.armed = true;
-            let fd = types::Fd(listener.as_raw_fd());
+    pub(super) fn arm_accept(&mut self, door: Door) {
+        let Some(accepting) = &mut self.doors[door as usize] else { return };
+        if accepting.is_idle() && !self.common.offers[door as usize].is_empty() {
+            accepting.make_ready();
+            accepting.armed = true;
+            let fd = types::Fd(accepting.listener.as_fd().as_raw_fd());
             let accept = opcode::Accept::new(fd, std::ptr::null_mut(), std::ptr::null_mut());
-            let entry = accept.flags(libc::SOCK_CLOEXEC).build().user_data(Tag::bare(Op::Accept).pack());
+            let entry = accept.flags(libc::SOCK_CLOEXEC).build().user_data(Tag::door(Op::Accept, door).pack());
             // SAFETY: the operation carries no pointer; the peer's address is asked for afterwards.
             unsafe { self.ring.push(entry) };
         }
     }
 
     /// Accepts again when the rest after a shortage is over.
-    pub(super) fn retry_accept(&mut self, now: Instant) {
-        if self.accept.retry_at.is_some_and(|at| at <= now) {
-            self.accept.retry_at = None;
-            self.arm_accept();
+    pub(super) fn retry_accepts(&mut self, now: Instant) {
+        for door in Door::ALL {
+            if let Some(accepting) = &mut self.doors[door as usize]
+                && accepting.retry_at.is_some_and(|at| at <= now)
+            {
+                accepting.retry_at = None;
+                self.arm_accept(door);
+            }
         }
     }
 
     /// A connection came, or accepting failed.
-    pub(super) fn accepted(&mut self, now: Instant, completion: &cqueue::Entry, give: &mut impl FnMut(Input<'_, M>)) {
-        self.accept.armed = false;
+    pub(super) fn accepted(
+        &mut self,
+        door: Door,
+        now: Instant,
+        completion: &cqueue::Entry,
+        give: &mut impl FnMut(Input<'_, M>),
+    ) {
+        let Some(accepting) = &mut self.doors[door as usize] else { return };
+        accepting.armed = false;
         if completion.result() < 0 {
             let error = io::Error::from_raw_os_error(-completion.result());
             if is_shortage(&error) {
                 count(&self.common.counters.accepts_delayed);
-                self.accept.retry_at = Some(now + SHORTAGE_REST);
+                accepting.retry_at = Some(now + SHORTAGE_REST);
             }
+            // Another process that holds the listener has set it not to block.
+            accepting.ready &= error.kind() != io::ErrorKind::WouldBlock;
         } else {
             // SAFETY: the completion of an accept names a new descriptor that nobody else owns.
-            self.accept.spare = Some(unsafe { OwnedFd::from_raw_fd(completion.result()) });
+            accepting.spare = Some(unsafe { OwnedFd::from_raw_fd(completion.result()) });
         }
-        if let Some(accepted) = self.seat_spare() {
+        let leaving = accepting.leaving.take();
+        if let Some(key) = leaving {
+            self.common.offers[door as usize].push_front(key);
+        }
+        if let Some(accepted) = self.seat_spare(door) {
             give(accepted);
         }
-        self.arm_accept();
+        if let Some(key) = leaving
+            && self.common.withdraw(key).is_some()
+        {
+            give(Input::Closed { stream: key });
+        }
+        self.arm_accept(door);
     }
 
     /// Gives a connection that is there to the key that was offered first.
-    pub(super) fn seat_spare(&mut self) -> Option<Input<'static, M>> {
-        let key = *self.common.offers.front()?;
-        let stream = TcpStream::from(self.accept.spare.take()?);
+    pub(super) fn seat_spare(&mut self, door: Door) -> Option<Input<'static, M>> {
+        let key = *self.common.offers[door as usize].front()?;
+        let socket = self.doors[door as usize].as_mut()?.spare.take()?;
         // A connection that is gone already has no peer; the key waits for the next one.
-        let peer = stream.peer_addr().and_then(|peer| stream.set_nodelay(true).map(|()| peer)).ok()?;
-        self.common.offers.pop_front();
-        let descriptor = self.files.adopt(&self.ring, OwnedFd::from(stream));
+        let peer = stream::accepted(&socket).ok()?;
+        self.common.offers[door as usize].pop_front();
+        let descriptor = self.files.adopt(&self.ring, socket);
         self.streams.insert(key, Stream::new(descriptor, None));
         self.arm_receive(key);
-        Some(Input::Accepted { stream: key, peer })
+        Some(Input::Accepted { stream: key, door, peer })
+    }
+
+    /// Takes an offered key back. The last one of its door waits for the end of the accept, which may have a connection.
+    pub(super) fn withdraw_offer(&mut self, key: StreamKey) {
+        let Some(door) = self.common.withdraw(key) else { return };
+        if let Some(accepting) = &mut self.doors[door as usize]
+            && accepting.armed
+            && accepting.leaving.is_none()
+            && self.common.offers[door as usize].is_empty()
+        {
+            accepting.leaving = Some(key);
+            return self.cancel(Tag::door(Op::Accept, door));
+        }
+        self.common.pending.push_back(Input::Closed { stream: key });
     }
 
     /// Starts to connect; a failure at once is an input of the next turn.
-    pub(super) fn open_stream(&mut self, key: StreamKey, to: SocketAddr) {
-        let family = if to.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
-        let opened = socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)
-            .and_then(|fd| setsockopt(&fd, sockopt::TcpNoDelay, &true).map(|()| fd));
-        let fd = match opened {
-            Ok(fd) => fd,
-            Err(errno) => return self.common.failed(key, &errno.into()),
+    pub(super) fn open_stream(&mut self, key: StreamKey, to: Remote<'_>) {
+        let (socket, address) = match stream::open(to, SockFlag::empty()) {
+            Ok(opened) => opened,
+            Err(error) => return self.common.failed(key, &error),
         };
-        let descriptor = self.files.adopt(&self.ring, fd);
-        let address = Box::new(SockaddrStorage::from(to));
+        let descriptor = self.files.adopt(&self.ring, socket);
         let (fd, flags) = target(&descriptor);
         let connect = opcode::Connect::new(fd, address.as_ptr(), address.len()).build();
         let entry = connect.flags(flags).user_data(Tag::stream(Op::Connect, key).pack());
@@ -297,9 +358,14 @@ impl<M> Uring<M> {
         }
     }
 
+    /// Gives up a key that is being withdrawn; true when it was one. What the accept still brings is for the next key.
+    fn forget_leaving(&mut self, key: StreamKey) -> bool {
+        self.doors.iter_mut().flatten().any(|accepting| accepting.leaving.take_if(|leaving| *leaving == key).is_some())
+    }
+
     /// Cancels what is in flight; the last completion closes the stream.
     pub(super) fn close_stream(&mut self, key: StreamKey) {
-        let offered = self.common.withdraw(key);
+        let offered = self.common.withdraw(key).is_some() || self.forget_leaving(key);
         let Some(stream) = self.streams.get(key).filter(|_| !offered) else {
             return self.common.pending.push_back(Input::Closed { stream: key });
         };

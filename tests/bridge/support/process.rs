@@ -59,10 +59,23 @@ impl Process {
     /// When it does not end within `patience`.
     pub(crate) fn terminate(mut self, patience: Duration) -> (ExitStatus, String) {
         if self.try_wait().is_none() {
-            // The shell's own `kill`: std has no other signal than SIGKILL. The id is ours until it is waited for.
-            let asked = Command::new("sh").args(["-c", &format!("kill -TERM {}", self.id())]).status();
-            assert!(asked.expect("there is a shell").success(), "the process is ours");
+            self.signal();
         }
+        self.ended(patience)
+    }
+
+    /// Asks it to end (SIGTERM). It must not have been waited for: its id is ours until then.
+    pub(crate) fn signal(&self) {
+        // The shell's own `kill`: std has no other signal than SIGKILL.
+        let asked = Command::new("sh").args(["-c", &format!("kill -TERM {}", self.id())]).status();
+        assert!(asked.expect("there is a shell").success(), "the process is ours");
+    }
+
+    /// Waits until it has ended, and returns how it did and all that it printed.
+    ///
+    /// # Panics
+    /// When it does not end within `patience`.
+    pub(crate) fn ended(mut self, patience: Duration) -> (ExitStatus, String) {
         let deadline = Instant::now() + patience;
         let status = loop {
             if let Some(status) = self.try_wait() {

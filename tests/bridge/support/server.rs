@@ -21,13 +21,14 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Starts the bridge with these settings (environment variables) and no others.
+    /// Starts the bridge with these settings (environment variables) and no others, but that it waits for no call when it
+    /// is stopped.
     ///
     /// # Panics
     /// When it ends at once, or is not up in time; the message carries what it printed.
     pub(crate) fn start(settings: &[(&str, &str)]) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_voice-media-bridge"));
-        command.env_clear().envs(settings.iter().copied());
+        command.env_clear().env("BRIDGE_DRAIN_SEC", "0").envs(settings.iter().copied());
         Self::start_command(&mut command)
     }
 
@@ -65,6 +66,16 @@ impl Server {
     /// Its process id, to look at what it holds open.
     pub(crate) fn id(&self) -> u32 {
         self.process.id()
+    }
+
+    /// Asks it to end (SIGTERM), once more with each call.
+    pub(crate) fn signal(&self) {
+        self.process.signal();
+    }
+
+    /// Waits until it has ended by itself, and returns how it did and its whole log.
+    pub(crate) fn ended(self) -> (ExitStatus, String) {
+        self.process.ended(PATIENCE)
     }
 
     /// Asks it to end, and returns how it did and its whole log.
