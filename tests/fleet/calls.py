@@ -28,10 +28,10 @@ def log_id(identity):
     return hashlib.sha256(identity.encode()).hexdigest()[:12]
 
 
-def offer():
+def offer(address=OFFER_FROM[0]):
     """An offer of nobody: nothing answers its checks, and nothing of these tests waits for that."""
     username, password = credentials()
-    return whatsapp_offer(*OFFER_FROM, username, password, ":".join(["AB"] * 32), 1234)
+    return whatsapp_offer(address, OFFER_FROM[1], username, password, ":".join(["AB"] * 32), 1234)
 
 
 def in_path(identity, way):

@@ -39,15 +39,12 @@ def run(report, fleet):
         )
         found = callers.report()
         report.check("nobody who was talking noticed", is_perfect(found, CALLS), heard(found))
-        hung_up = time.monotonic()
         code = leaving.process.wait(10)
-        ended_ms = (time.monotonic() - hung_up) * 1000
         report.check("with its last call it ends by itself, and well", code == 0, f"exit code {code}")
     fleet.figure("drain: last new call on the node", f"{last_sec * 1000:.0f} ms after SIGTERM")
     fleet.figure("drain: HAProxy sees it", f"{seen_sec * 1000:.0f} ms")
     fleet.figure("drain: new calls failed", f"{len(stream.failed())} of {len(stream.answers)}")
     fleet.figure("drain: calls under way", heard(found))
-    fleet.figure("drain: exit after the load's last hang-up", f"{ended_ms:.0f} ms")
     back(report, fleet, leaving)
 
 
