@@ -97,7 +97,7 @@ def main(words):
     print()
     width = max((len(what) for what, _ in fleet.figures), default=0)
     for what, figure in fleet.figures:
-        print(f"{what:{width}}  {figure}")
+        print(f"| {what:{width}} | {figure} |")
     print(f"\n{report.passed} passed, {report.failed} failed", flush=True)
     return 1 if report.failed else 0
 
