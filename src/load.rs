@@ -249,9 +249,10 @@ impl Load {
         let id = format!("load-{}-{number}", self.config.run_id);
         let body = serde_json::json!({ "callId": id, "sdpOffer": offer }).to_string();
         let target = format!("{}/api/sessions", self.config.path_prefix);
-        let bytes = match self.config.put {
-            true => self.request("PUT", &format!("{target}/{id}"), Some(&body)),
-            false => self.request("POST", &target, Some(&body)),
+        let bytes = if self.config.put {
+            self.request("PUT", &format!("{target}/{id}"), Some(&body))
+        } else {
+            self.request("POST", &target, Some(&body))
         };
         match Call::new(id, is_probe) {
             Ok(call) => {
