@@ -81,6 +81,8 @@ pub struct LoadConfig {
     pub duration: Duration,
     /// Calls a second that are hung up and replaced meanwhile.
     pub churn_per_second: f64,
+    /// Whether calls are asked for with PUT, the id in the path, and not with POST.
+    pub put: bool,
     /// How much callers talk.
     pub talk: Talk,
     /// Calls that send bursts and time their echo instead.
@@ -250,7 +252,11 @@ impl Load {
         let id = format!("load-{}-{number}", self.config.run_id);
         let body = serde_json::json!({ "callId": id, "sdpOffer": offer }).to_string();
         let target = format!("{}/api/sessions", self.config.path_prefix);
-        let bytes = self.request("POST", &target, Some(&body));
+        let bytes = if self.config.put {
+            self.request("PUT", &format!("{target}/{id}"), Some(&body))
+        } else {
+            self.request("POST", &target, Some(&body))
+        };
         match Call::new(id, is_probe) {
             Ok(call) => {
                 self.tally.probes += u64::from(is_probe);

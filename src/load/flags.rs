@@ -37,6 +37,9 @@ pub struct LoadFlags {
     /// Calls a second that are hung up and replaced by new ones meanwhile
     #[arg(long, value_name = "PER_SEC", default_value_t = 0.0)]
     pub churn: f64,
+    /// Ask with PUT, the call id in the path, for balancers that read it only there
+    #[arg(long)]
+    pub put: bool,
     /// How much of the time callers talk: `always`, or a share from 0 to 1 (the rest is DTX)
     #[arg(long, value_name = "SHARE|always", default_value = "always")]
     pub speech: Talk,
@@ -172,6 +175,7 @@ impl LoadFlags {
             calls_per_second: within("--rate", self.rate, 0.01, 1_000.0)?,
             duration: Duration::from_secs_f64(within("--duration", self.duration, 0.0, 604_800.0)?),
             churn_per_second: within("--churn", self.churn, 0.0, 1_000.0)?,
+            put: self.put,
             talk: self.speech,
             probes: if self.echo { self.probes } else { 0 },
             relay_ip: self.relay_ip,

@@ -30,6 +30,7 @@ fn config() -> LoadConfig {
         calls_per_second: 2.0,
         duration: 5 * SECOND,
         churn_per_second: 0.0,
+        put: false,
         talk: Talk::Always,
         probes: 1,
         relay_ip: [127, 0, 0, 1].into(),
@@ -142,6 +143,20 @@ fn calls_are_asked_for_at_the_rate_held_and_hung_up() {
     assert_eq!((report.calls.connected, report.calls.hangups_failed), (0, 0));
     assert!(!report.passed && !report.interrupted, "nobody was on the other side of the media");
     assert_eq!(report.echo.probes, 1);
+}
+
+#[test]
+fn with_put_the_call_id_is_in_the_path_and_the_body_is_the_same() {
+    let mut rig = Rig::new(LoadConfig { put: true, calls: 1, ..config() });
+    let seen = RefCell::new(Vec::new());
+    rig.run(SECOND, |request| {
+        seen.borrow_mut().push(request.to_owned());
+        willing(&request.replacen("PUT", "POST", 1))
+    });
+    let first = &seen.borrow()[0];
+    assert!(first.starts_with("PUT /api/sessions/load-run-0 HTTP/1.1\r\n"), "{first}");
+    assert!(first.contains(r#""callId":"load-run-0""#) && first.contains("a=ice-lite"), "{first}");
+    assert!(rig.load.calls.values().all(|call| matches!(call.state, State::Answered(_))), "the answer was taken");
 }
 
 #[test]
