@@ -8,6 +8,7 @@
 pub mod activation;
 pub mod children;
 pub mod fetch;
+pub mod local;
 pub mod mail;
 pub mod outbound;
 pub mod ports;
