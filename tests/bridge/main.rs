@@ -17,6 +17,7 @@ mod server_hostile;
 mod server_log;
 mod server_process;
 mod support;
+mod upgrade;
 mod voice;
 mod world;
 
