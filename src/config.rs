@@ -14,11 +14,13 @@ use clap::{Args, ValueEnum};
 
 mod drain;
 mod events;
+mod instance;
 mod secrets;
 mod tls;
 
 pub use drain::{Drain, DrainFlags};
 pub use events::{Events, EventsUrl};
+pub use instance::{Instance, InstanceFlags, Pair};
 pub use secrets::{
     ReadFile, SECRET_FILE_BYTES_MAX, SecretFlags, SecretSource, SecretSources, TOKENS_MAX, first_token, tokens_of_file,
 };
@@ -211,6 +213,9 @@ pub struct Flags {
     /// How the process leaves.
     #[command(flatten)]
     pub drain: DrainFlags,
+    /// One of two.
+    #[command(flatten)]
+    pub instance: InstanceFlags,
 
     /// Log filter: error, warn, info, debug, trace, or `module=level,...`
     #[arg(long, env = "BRIDGE_LOG", value_name = "FILTER", default_value = "info", help_heading = "Logs")]
@@ -275,6 +280,8 @@ pub struct Config {
     pub duration_sec_max: u32,
     /// How the process leaves.
     pub drain: Drain,
+    /// Which of two instances on this machine this is; `None`: there is one.
+    pub pair: Option<Pair>,
     /// Log filter.
     pub log: String,
     /// Log shape.
@@ -418,6 +425,7 @@ impl Config {
         let tls = tls::tls(flags.tls)?;
         let media_ports = parse_ports(&flags.media_ports)
             .map_err(|problem| ConfigError { setting: "BRIDGE_MEDIA_PORTS (--media-ports)", problem })?;
+        let media_ports = flags.instance.share(media_ports)?;
         if let Some(ip) = flags.media_ip
             && (ip.is_unspecified() || ip.is_multicast())
         {
@@ -487,6 +495,7 @@ impl Config {
             calls_max,
             duration_sec_max: flags.max_duration_sec,
             drain: flags.drain.checked()?,
+            pair: flags.instance.checked()?,
             log: flags.log,
             log_format: flags.log_format,
         })
@@ -539,6 +548,10 @@ impl fmt::Display for Config {
         line("BRIDGE_DRAIN_SEC", &self.drain.time_max.as_secs())?;
         if let Some(address) = self.drain.agent_check_listen {
             line("BRIDGE_AGENT_CHECK_LISTEN", &address)?;
+        }
+        if let Some(pair) = &self.pair {
+            line("BRIDGE_INSTANCE", &pair.own.name())?;
+            line("BRIDGE_HANDOVER_DIR", &pair.dir.display())?;
         }
         line("BRIDGE_LOG", &self.log)?;
         line("BRIDGE_LOG_FORMAT", &format!("{:?}", self.log_format).to_lowercase())

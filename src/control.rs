@@ -13,8 +13,10 @@ mod connections;
 mod drain;
 mod end_log;
 mod events;
+mod forward;
 mod gate;
 mod gather;
+mod handover;
 mod json;
 mod latency;
 mod log_limit;
@@ -50,6 +52,7 @@ use connections::{Connections, Exchange, Ticket};
 use drain::{Life, Successor};
 use gate::Gate;
 use gather::Gather;
+use handover::Handover;
 use log_limit::LogLimit;
 use page::Page;
 use supervision::Supervision;
@@ -108,6 +111,7 @@ pub struct Control {
     supervision: Supervision,
     life: Life,
     successor: Successor,
+    handover: Handover,
     outputs: VecDeque<Output<Message>>,
 }
 
@@ -125,7 +129,7 @@ impl Control {
             gate: Gate::new(&config.api_tokens),
             page: config.page.then(Page::new),
             calls: Calls::new(config.workers),
-            doors: [Door::Api].into_iter().chain(config.drain.agent_check_listen.map(|_| Door::AgentCheck)).collect(),
+            doors: doors(&config),
             connections: Connections::default(),
             gathers: std::collections::BTreeMap::new(),
             requests_asked: 0,
@@ -137,6 +141,7 @@ impl Control {
             supervision: Supervision::new(alive_every),
             life: Life::Serving,
             successor: Successor::None,
+            handover: Handover::new(config.workers, config.pair.is_some()),
             outputs: VecDeque::new(),
             started: now,
             config,
@@ -148,6 +153,7 @@ impl Control {
         };
         control.arm_accepts();
         control.ask_for_life(now);
+        control.begin_start();
         control
     }
 
@@ -156,10 +162,11 @@ impl Control {
     }
 
     fn arm_accepts(&mut self) {
-        // A successor accepts in our place, on the same listeners, and asks us through the local door.
-        let is_open = |door: &Door| *door == Door::Local || self.successor == Successor::None;
-        for door in self.doors.iter().copied().filter(is_open) {
-            while let Some(stream) = self.connections.offer(door) {
+        for door in Door::ALL {
+            while self.doors.contains(&door)
+                && self.accepts_at(door)
+                && let Some(stream) = self.connections.offer(door)
+            {
                 self.outputs.push_back(Output::Accept { stream, door });
             }
         }
@@ -264,6 +271,8 @@ impl Control {
                 Timer::AgentCheck(stream) => self.agent_is_done(stream),
                 Timer::Status => self.status_due(),
                 Timer::Alive => self.ask_for_life(now),
+                Timer::Ask(stream) => self.ask_timed_out(now, stream),
+                Timer::TakeOver => self.ask_to_hand_over(now),
                 Timer::DrainOver => self.drain_over(now),
                 Timer::DrainLog => self.log_drain(now),
                 Timer::Stop => self.stop_timed_out(),
@@ -272,6 +281,7 @@ impl Control {
     }
 
     fn worker_says(&mut self, now: Instant, worker: u16, event: FromWorker) {
+        self.worker_started(now, worker);
         match event {
             FromWorker::Answered { call, answer } => self.call_answered(now, call, answer),
             FromWorker::Refused { call, why } => self.call_refused(now, call, &why),
@@ -297,6 +307,13 @@ impl Control {
     }
 }
 
+/// Where this process accepts connections.
+fn doors(config: &Config) -> Vec<Door> {
+    let agent_check = config.drain.agent_check_listen.map(|_| Door::AgentCheck);
+    let local = config.pair.as_ref().map(|_| Door::Local);
+    [Some(Door::Api), local, agent_check].into_iter().flatten().collect()
+}
+
 impl Machine for Control {
     type Message = Message;
 
@@ -312,10 +329,15 @@ impl Machine for Control {
                     self.refuse(now, ticket, &Refusal::new(503, "too_many_connections", text).retry_after(1));
                 }
             }
-            Input::Received { stream, bytes } => self.received(now, stream, bytes),
+            Input::Received { stream, bytes } => {
+                if !self.ask_received(now, stream, bytes) {
+                    self.received(now, stream, bytes);
+                }
+            }
             Input::Ended { stream } => {
                 self.connections.ended(now, stream);
                 self.agent_is_done(stream);
+                self.ask_broke(now, stream, None);
             }
             Input::Written { stream, .. } => self.connections.written(now, stream),
             Input::Failed { stream, fault } => {
@@ -324,14 +346,15 @@ impl Machine for Control {
                     self.connections.pause_accepts(now, &mut self.timers);
                 }
                 self.agent_is_done(stream);
+                self.ask_broke(now, stream, Some(fault));
                 self.close(stream);
             }
+            Input::Connected { stream } => self.ask_connected(stream),
             Input::Closed { stream } => self.connections.closed(stream),
             Input::Message(Message::FromWorker { worker, event }) => self.worker_says(now, worker, event),
             Input::Message(Message::Reload(reloaded)) => self.reloaded(reloaded),
             Input::Stop => self.signalled(now),
-            // What is due is done below. Control asks for neither datagrams nor names, nor does it connect: nothing of
-            // the rest is ever for it.
+            // What is due is done below. Control asks for neither datagrams nor names: nothing of the rest is ever for it.
             Input::Timeout
             | Input::Message(
                 Message::ToWorker(_)
@@ -344,8 +367,7 @@ impl Machine for Control {
             | Input::UdpBound { .. }
             | Input::UdpRefused { .. }
             | Input::SendFailed { .. }
-            | Input::UdpClosed { .. }
-            | Input::Connected { .. } => {}
+            | Input::UdpClosed { .. } => {}
         }
         self.timers_due(now);
         while let Some(stream) = self.connections.touched() {

@@ -3,18 +3,21 @@
 //!
 //! [`probe`] chooses between io_uring and epoll, [`run`] runs one [`Machine`] on the calling thread until it exits.
 //! Both drivers keep the promises of [`crate::io`], and share all but the kernel interface itself. Nothing here knows
-//! what a machine is for, except the threads that machines write to: the resolver and the sender of events.
+//! what a machine is for, except the threads that machines write to: the resolver, the sender of events and the supervisor.
 
+pub mod activation;
 pub mod children;
 pub mod fetch;
 pub mod files;
 pub mod inspect;
+pub mod local;
 pub mod mail;
 pub mod outbound;
 pub mod ports;
 pub mod process;
 pub mod resolver;
 pub mod signals;
+pub mod supervisor;
 pub mod system;
 pub mod terminal;
 pub mod threads;

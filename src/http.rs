@@ -57,7 +57,7 @@ pub const DRAIN_TIME_MAX: Duration = Duration::from_secs(2);
 pub const DRAIN_BYTES_MAX: usize = 1024 * 1024;
 
 /// A request, whole.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Request {
     /// Its head.
     pub head: Head,

@@ -258,6 +258,11 @@ pub enum Output<M> {
         /// Which.
         stream: StreamKey,
     },
+    /// Closes a listener for good, and drops what waits there. Its offered keys come back as after [`Output::Withdraw`].
+    CloseDoor {
+        /// Which.
+        door: Door,
+    },
     /// Opens a connection.
     Connect {
         /// The key it shall have.

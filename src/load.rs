@@ -273,7 +273,7 @@ impl Load {
 
     fn request(&self, method: &str, target: &str, json: Option<&str>) -> Vec<u8> {
         let (host, token) = (self.config.authority.as_str(), self.config.token.as_deref());
-        ClientRequest { method, target, host, token, json }.encode()
+        ClientRequest { method, target, host, token, json, header: None }.encode()
     }
 
     /// Takes what the requests came to.

@@ -7,6 +7,7 @@
 pub mod capacity;
 pub mod check;
 pub mod doctor;
+mod doors;
 pub mod load;
 pub mod reload;
 
@@ -25,7 +26,7 @@ use crate::driver::mail::mailboxes;
 use crate::driver::ports::shares;
 use crate::driver::process::{self, ProcessUsage};
 use crate::driver::threads::{Threads, listen};
-use crate::driver::{self, Counters, Kind, Setup, Window, outbound, resolver, signals, system};
+use crate::driver::{self, Counters, Kind, Setup, Window, outbound, resolver, signals, supervisor, system};
 use crate::io::Door;
 use crate::messages::Message;
 use crate::peer::identity::Identity;
@@ -45,7 +46,9 @@ pub fn run(config: Config) -> Result<(), String> {
     if let Some(acceptor) = &tls {
         reload::warn_of(acceptor);
     }
-    let (listener, address) = listen(config.listen).map_err(|error| cannot_listen(config.listen, &error))?;
+    let manager = supervisor::Manager::from_env()?;
+    let doors = doors::open(&config)?;
+    let address = doors.api;
     let media_ip = media_ip(&config);
     if let Some(name) = &config.model_was_retired {
         warn!(retired = %name, model = %config.model, "OPENAI_REALTIME_MODEL names a retired model: the default is used");
@@ -118,14 +121,7 @@ pub fn run(config: Config) -> Result<(), String> {
 
     let mut setup = Setup::new("control", boxes.control.inbox, boxes.control.routes);
     setup.first = true;
-    setup.doors.push((Door::Api, listener.into()));
-    if let Some(address) = config.drain.agent_check_listen {
-        let (listener, address) = listen(address).map_err(|error| {
-            format!("cannot listen on {address} (BRIDGE_AGENT_CHECK_LISTEN; --agent-check-listen): {error}")
-        })?;
-        info!("HAProxy's agent-check is answered on {address}");
-        setup.doors.push((Door::AgentCheck, listener.into()));
-    }
+    setup.doors = doors.listeners;
     counters.push(Arc::clone(&setup.counters));
     let control = ControlConfig {
         build: BuildInfo {
@@ -137,15 +133,24 @@ pub fn run(config: Config) -> Result<(), String> {
         entropy: system::entropy,
         driver_counters: CounterReader::new(move || Counters::sum(&counters)),
         process: process_reader(process::unix_sec()),
-        alive_every: None,
+        // Twice before its patience ends, and once for a worker that is late.
+        alive_every: manager.as_ref().and_then(supervisor::Manager::watchdog).map(|patience| patience / 3),
         config: Arc::new(config),
     };
     announce(&control.config, address, media_ip);
+    // Without a manager its mailbox goes, and what control says to nobody is nowhere kept.
+    let (endpoint, told) = (boxes.supervisor, "no thread for the service manager");
+    let supervisor = manager.map(|manager| supervisor::spawn(endpoint, manager)).transpose();
+    let supervisor = supervisor.map_err(|error| format!("{told}: {error}"))?;
     let ended = driver::run(chosen.kind, Control::new(system::now(), control), setup);
     if let Some(events) = events {
         // Control is gone, and with it the only way to this thread: it sends what it has, for a bounded time.
         let _ = events.join();
     }
+    if let Some(supervisor) = supervisor {
+        let _ = supervisor.join();
+    }
+    drop(doors.file);
     threads.outcome()?;
     ended.map_err(|error| format!("the control loop failed: {error}"))
 }

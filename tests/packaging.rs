@@ -3,6 +3,8 @@
 //!
 //! What only a real systemd can show is in `tests/vm`; `systemd/check` has what its own tools say of the units.
 
+#![allow(clippy::unwrap_used, reason = "tests, helpers included, end by panicking")]
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};

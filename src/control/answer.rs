@@ -1,5 +1,7 @@
 //! The shape of answers: JSON with the headers that all carry, and refusals.
 
+use std::borrow::Cow;
+
 use crate::http::Response;
 
 use super::json;
@@ -41,7 +43,7 @@ impl Refusal {
 }
 
 /// A response with the headers that all carry: nothing is kept by caches, guessed by browsers or told to other sites.
-pub(super) fn response(status: u16, content_type: &'static str, body: Vec<u8>) -> Response {
+pub(super) fn response(status: u16, content_type: impl Into<Cow<'static, str>>, body: Vec<u8>) -> Response {
     Response::new(status, content_type, body)
         .with("Cache-Control", "no-store")
         .with("X-Content-Type-Options", "nosniff")

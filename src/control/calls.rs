@@ -57,9 +57,14 @@ impl Call {
         SessionView::new(self.id.expose(), &self.session_id, self.worker, &self.metadata, report)
     }
 
+    /// Whether it has not ended.
+    pub(super) fn is_live(&self) -> bool {
+        !matches!(self.phase, Phase::Ended { .. })
+    }
+
     /// Whether its id is taken: a POST of it means this call.
     pub(super) fn holds_its_id(&self) -> bool {
-        !self.closing && !matches!(self.phase, Phase::Ended { .. })
+        !self.closing && self.is_live()
     }
 }
 
@@ -129,6 +134,11 @@ impl Calls {
     /// The latest call of an id, live or ended.
     pub(super) fn by_id(&self, id: &CallId) -> Option<CallNumber> {
         self.by_id.get(id).copied()
+    }
+
+    /// The same, whole.
+    pub(super) fn latest(&self, id: &CallId) -> Option<&Call> {
+        self.by_number(self.by_id(id)?)
     }
 
     /// The call never came to be.

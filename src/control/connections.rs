@@ -85,7 +85,7 @@ enum State {
     Free,
     Offered(Door),
     Open(Box<Open>),
-    /// Accepted, and served by others than this table: it keeps the key alone.
+    /// Accepted or connected, and served by others than this table: it keeps the key alone.
     Apart,
     /// Given up; waits for the driver to return the key.
     Closing,
@@ -93,6 +93,7 @@ enum State {
 
 #[derive(Debug)]
 struct Open {
+    door: Door,
     wire: Wire,
     /// Beyond the maximum, being told so.
     refused: bool,
@@ -110,13 +111,29 @@ impl Connections {
             return None;
         }
         self.offered[door as usize] += 1;
+        Some(self.take_slot(State::Offered(door)))
+    }
+
+    /// The keys offered at a door.
+    pub(super) fn offered_at(&self, door: Door) -> Vec<StreamKey> {
+        let offered = |slot: &Slot| matches!(slot.state, State::Offered(other) if other == door);
+        let slots = (0..).zip(&self.slots).filter(|(_, slot)| offered(slot));
+        slots.map(|(index, slot)| StreamKey { slot: index, generation: slot.generation }).collect()
+    }
+
+    /// A key to connect with, for others than this table.
+    pub(super) fn dial(&mut self) -> StreamKey {
+        self.take_slot(State::Apart)
+    }
+
+    fn take_slot(&mut self, state: State) -> StreamKey {
         let slot = self.free.pop().unwrap_or_else(|| {
             self.slots.push(Slot { generation: 0, state: State::Free });
             u32::try_from(self.slots.len() - 1).expect("connections are bounded far below")
         });
         let entry = &mut self.slots[slot as usize];
-        entry.state = State::Offered(door);
-        Some(StreamKey { slot, generation: entry.generation })
+        entry.state = state;
+        StreamKey { slot, generation: entry.generation }
     }
 
     pub(super) fn is_offered(&self, stream: StreamKey) -> bool {
@@ -147,7 +164,7 @@ impl Connections {
             self.open += 1;
         }
         let wire = Wire::new(now, tls);
-        let open = Open { wire, refused, unasked: refused, requests: 0, exchange: None, armed: None };
+        let open = Open { door, wire, refused, unasked: refused, requests: 0, exchange: None, armed: None };
         self.slots[stream.slot as usize].state = State::Open(Box::new(open));
         self.touched.push_back(stream);
         refused.then(|| self.begin(stream, Exchange::new(now, "none")))
@@ -196,6 +213,19 @@ impl Connections {
 
     pub(super) fn poll(&mut self, now: Instant, stream: StreamKey) -> Option<Event> {
         self.open_mut(stream)?.wire.poll(now)
+    }
+
+    /// The door that a connection came through.
+    pub(super) fn door(&self, stream: StreamKey) -> Option<Door> {
+        match &self.slot(stream)?.state {
+            State::Open(open) => Some(open.door),
+            _ => None,
+        }
+    }
+
+    /// Whether a connection of this door stands.
+    pub(super) fn any_at(&self, door: Door) -> bool {
+        self.slots.iter().any(|slot| matches!(&slot.state, State::Open(open) if open.door == door))
     }
 
     /// A request was read.
@@ -284,8 +314,11 @@ impl Connections {
 
     /// The driver returned the key.
     pub(super) fn closed(&mut self, stream: StreamKey) {
-        if self.slot(stream).is_none_or(|slot| !matches!(slot.state, State::Closing)) {
-            return;
+        match self.slot(stream).map(|slot| &slot.state) {
+            Some(State::Closing) => {}
+            // It was withdrawn.
+            Some(State::Offered(door)) => self.offered[*door as usize] -= 1,
+            _ => return,
         }
         let slot = &mut self.slots[stream.slot as usize];
         slot.state = State::Free;

@@ -7,6 +7,7 @@ use aws_lc_rs::digest::{SHA256, digest};
 use crate::call_id::{CallId, CallNumber};
 use crate::close_reason::CloseReason;
 use crate::http::{Head, Method, Request, Response};
+use crate::io::Door;
 use crate::messages::{CallReport, OpenCall, OpenRefusal, ToWorker};
 use crate::peer::sdp::Offer;
 use crate::stats::{PackedStages, Stage, Stages};
@@ -14,7 +15,7 @@ use crate::stats::{PackedStages, Stage, Stages};
 use super::answer::{Refusal, json_response};
 use super::calls::{Call, Phase};
 use super::connections::Ticket;
-use super::drain::{Successor, draining};
+use super::drain::draining;
 use super::end_log::log_end;
 use super::gather::worker_silent;
 use super::latency::latency_form;
@@ -48,11 +49,24 @@ impl Control {
         if resource == Resource::Page && (path_token.is_some() || self.page.is_none()) {
             return Err(Refusal::new(404, "not_found", "The page is not served here."));
         }
-        if !resource.is_open() {
+        let by_other = self.connections.door(ticket.stream) == Some(Door::Local);
+        if !resource.is_open() && !by_other {
             self.gate.admit(head, path_token)?;
         }
         resource.check(&head.method)?;
-        match (resource, &head.method) {
+        if by_other {
+            self.check_is_here(&resource, request)?;
+        } else if self.is_for_other(ticket, &resource, request) {
+            return self.forward(now, ticket, request);
+        }
+        self.serve_here(now, ticket, request)
+    }
+
+    /// Serves a request that may be served, by this instance.
+    pub(super) fn serve_here(&mut self, now: Instant, ticket: Ticket, request: &Request) -> Result<(), Refusal> {
+        let head = &request.head;
+        let (_, resource) = route::resource(head);
+        match (resource?, &head.method) {
             (Resource::Page, _) => {
                 let response = self.page.as_ref().expect("checked above").response();
                 self.answer(now, ticket, response);
@@ -85,7 +99,7 @@ impl Control {
             (Resource::Latency, _) => self.latency(now, ticket, latency_form(head)?),
             (Resource::Drain, method) => {
                 if *method == Method::Post {
-                    self.begin_drain(now, Successor::None);
+                    self.asked_to_drain(now, ticket, request)?;
                 }
                 self.answer_drain(now, ticket);
             }

@@ -32,6 +32,11 @@ impl Supervision {
     pub(super) fn new(alive_every: Option<Duration>) -> Self {
         Self { alive_every, silent: Vec::new(), told: None, looks_again: false }
     }
+
+    /// Whether workers are asked whether they turn.
+    pub(super) fn is_watched(&self) -> bool {
+        self.alive_every.is_some()
+    }
 }
 
 impl Control {

@@ -6,6 +6,7 @@ mod contract;
 mod drain;
 mod fields;
 mod gate;
+mod handover;
 mod latency;
 mod placement;
 mod reload;
@@ -14,6 +15,7 @@ mod stop;
 mod supervision;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -48,11 +50,21 @@ fn config(words: &[&str]) -> Config {
 }
 
 /// Control between clients and workers.
+#[expect(clippy::struct_excessive_bools, reason = "switches that tests turn, each by its name")]
 struct World {
     control: Control,
     now: Instant,
     offered: VecDeque<StreamKey>,
     offered_agents: VecDeque<StreamKey>,
+    offered_locals: VecDeque<StreamKey>,
+    /// Connections that stand, for the next requests.
+    kept: Vec<StreamKey>,
+    /// Connections to the other instance that were asked for, and to where.
+    dialled: VecDeque<(StreamKey, PathBuf)>,
+    /// Offered keys that were taken back.
+    withdrawn: usize,
+    /// One of them gets a connection in time.
+    keeps_one_withdrawn: bool,
     clients: HashMap<StreamKey, Client>,
     /// What workers were told and have not done, in order.
     mail: VecDeque<(u16, ToWorker)>,
@@ -143,6 +155,15 @@ impl World {
     }
 
     fn started(words: &[&str], alive_every: Option<Duration>, tls: Option<Acceptor>) -> Self {
+        let mut world = Self::unstarted(words, alive_every, tls);
+        world.prompt = true;
+        world.run();
+        world.told.clear();
+        world
+    }
+
+    /// With workers that have not done what they were told.
+    fn unstarted(words: &[&str], alive_every: Option<Duration>, tls: Option<Acceptor>) -> Self {
         let now = Instant::now();
         let entropy = |bytes: &mut [u8]| bytes.fill(0xab);
         let build = BuildInfo { version: "1.2.3", io: "sim", opus: "" };
@@ -163,12 +184,17 @@ impl World {
             now,
             offered: VecDeque::new(),
             offered_agents: VecDeque::new(),
+            offered_locals: VecDeque::new(),
+            kept: Vec::new(),
+            dialled: VecDeque::new(),
+            withdrawn: 0,
+            keeps_one_withdrawn: false,
             clients: HashMap::new(),
             mail: VecDeque::new(),
             calls: BTreeMap::new(),
             opened: Vec::new(),
             told: Vec::new(),
-            prompt: true,
+            prompt: false,
             takes: true,
             refusal: None,
             events: Vec::new(),
@@ -197,7 +223,25 @@ impl World {
                     self.work_one();
                 }
                 Output::Accept { stream, door: Door::AgentCheck } => self.offered_agents.push_back(stream),
+                Output::Accept { stream, door: Door::Local } => self.offered_locals.push_back(stream),
                 Output::Accept { stream, .. } => self.offered.push_back(stream),
+                Output::Withdraw { stream } if std::mem::take(&mut self.keeps_one_withdrawn) => {
+                    self.offered.retain(|other| *other == stream);
+                }
+                Output::Withdraw { stream } => {
+                    self.withdrawn += 1;
+                    self.offered.retain(|other| *other != stream);
+                    self.control.handle_input(self.now, Input::Closed { stream });
+                }
+                Output::CloseDoor { door: Door::AgentCheck } => {
+                    for stream in std::mem::take(&mut self.offered_agents) {
+                        self.control.handle_input(self.now, Input::Closed { stream });
+                    }
+                }
+                Output::ConnectLocal { stream, path } => {
+                    self.clients.insert(stream, Client::default());
+                    self.dialled.push_back((stream, path));
+                }
                 Output::Write { stream, bytes } => {
                     let client = self.clients.get_mut(&stream).expect("a write to a connection");
                     assert!(!client.shut && !client.closed, "a write after the end");
@@ -321,8 +365,11 @@ impl World {
         self.run();
     }
 
-    /// A client connects.
+    /// A client connects, or uses a connection that was kept.
     fn client(&mut self) -> StreamKey {
+        if let Some(stream) = self.kept.pop() {
+            return stream;
+        }
         let stream = self.offered.pop_front().expect("an accept is armed");
         self.clients.insert(stream, Client::default());
         self.input(Input::Accepted { stream, door: Door::Api, peer: "127.0.0.1:9".parse().ok() });

@@ -28,6 +28,10 @@ pub(super) enum Timer {
     Status,
     /// A watchdog wants to know that all loops turn.
     Alive,
+    /// The other instance has not answered.
+    Ask(StreamKey),
+    /// The other instance is asked again to hand over.
+    TakeOver,
     /// The time that a drain leaves to calls is over.
     DrainOver,
     /// The log shall say how a drain goes.
@@ -48,6 +52,7 @@ impl Timer {
             Self::AgentCheck(_) => "agent-check",
             Self::Status => "status",
             Self::Alive => "watchdog",
+            Self::Ask(_) | Self::TakeOver => "other instance",
             Self::DrainOver | Self::DrainLog => "drain",
             Self::Stop => "stop",
         }

@@ -158,6 +158,12 @@ impl<M> Backend<M> for Epoll<M> {
         }
     }
 
+    fn close_door(&mut self, door: Door) {
+        self.doors[door as usize] = None;
+        let offers = std::mem::take(&mut self.common.offers[door as usize]);
+        self.common.pending.extend(offers.into_iter().map(|stream| Input::Closed { stream }));
+    }
+
     fn connect(&mut self, key: StreamKey, to: Remote<'_>) {
         self.open_stream(key, to);
     }

@@ -103,6 +103,7 @@ pub(super) trait Backend<M> {
     fn close_udp(&mut self, key: SocketKey, now: Instant);
     fn accept(&mut self, key: StreamKey, door: Door);
     fn withdraw(&mut self, key: StreamKey);
+    fn close_door(&mut self, door: Door);
     fn connect(&mut self, key: StreamKey, to: Remote<'_>);
     fn write(&mut self, key: StreamKey, bytes: Vec<u8>);
     fn read(&mut self, key: StreamKey, on: bool);
@@ -223,6 +224,7 @@ fn drain<T: Machine, B: Backend<T::Message>>(
             Output::CloseUdp { socket } => backend.close_udp(socket, now),
             Output::Accept { stream, door } => backend.accept(stream, door),
             Output::Withdraw { stream } => backend.withdraw(stream),
+            Output::CloseDoor { door } => backend.close_door(door),
             Output::Connect { stream, to } => backend.connect(stream, Remote::Tcp(to)),
             Output::ConnectLocal { stream, path } => backend.connect(stream, Remote::Unix(&path)),
             Output::Read { stream, on } => backend.read(stream, on),

@@ -232,6 +232,13 @@ impl<M> Backend<M> for Uring<M> {
         self.withdraw_offer(key);
     }
 
+    fn close_door(&mut self, door: Door) {
+        for key in self.common.offers[door as usize].clone() {
+            self.withdraw_offer(key);
+        }
+        self.close_listener(door);
+    }
+
     fn connect(&mut self, key: StreamKey, to: Remote<'_>) {
         self.open_stream(key, to);
     }

@@ -1,4 +1,5 @@
-//! The other side of HTTP/1.1: requests to bytes, bytes to answers, for tools that drive a server.
+//! The other side of HTTP/1.1: requests to bytes, bytes to answers, for tools that drive a server and for a server that
+//! passes requests on.
 //!
 //! As bounded and as sceptical as the server's side: an answer has one reading or is an error, and says so in a sentence.
 //! No socket, no clock, one request at a time on a connection.
@@ -20,17 +21,23 @@ pub struct ClientRequest<'a> {
     pub token: Option<&'a str>,
     /// A body of JSON.
     pub json: Option<&'a str>,
+    /// One header more.
+    pub header: Option<(&'a str, &'a str)>,
 }
 
 impl ClientRequest<'_> {
     /// The bytes. A control character in one of the texts would be another request: the owner has none there.
     pub fn encode(&self) -> Vec<u8> {
-        let Self { method, target, host, token, json } = *self;
-        let texts = [method, target, host, token.unwrap_or_default()];
+        let Self { method, target, host, token, json, header } = *self;
+        let (name, value) = header.unwrap_or_default();
+        let texts = [method, target, host, token.unwrap_or_default(), name, value];
         assert!(!texts.iter().any(|text| text.bytes().any(|byte| byte.is_ascii_control())), "checked by the owner");
         let mut text = format!("{method} {target} HTTP/1.1\r\nHost: {host}\r\nAccept: application/json\r\n");
         if let Some(token) = token {
             text.extend(["Authorization: Bearer ", token, "\r\n"]);
+        }
+        if header.is_some() {
+            text.extend([name, ": ", value, "\r\n"]);
         }
         if let Some(json) = json {
             let length = json.len().to_string();
@@ -41,11 +48,46 @@ impl ClientRequest<'_> {
     }
 }
 
+/// A path of these segments with this query, percent-encoded: what [`super::Target`] was read from, or a like one.
+pub fn target<'a>(segments: impl IntoIterator<Item = &'a str>, query: &[(String, String)]) -> String {
+    let mut text = String::new();
+    for segment in segments {
+        text.push('/');
+        encode_into(&mut text, segment);
+    }
+    for (index, (name, value)) in query.iter().enumerate() {
+        text.push(if index == 0 { '?' } else { '&' });
+        encode_into(&mut text, name);
+        text.push('=');
+        encode_into(&mut text, value);
+    }
+    text
+}
+
+/// Encodes all but what has no meaning anywhere (RFC 3986, unreserved).
+fn encode_into(text: &mut String, part: &str) {
+    for byte in part.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            text.push(char::from(byte));
+        } else {
+            text.extend(['%', hex(byte >> 4), hex(byte & 15)]);
+        }
+    }
+}
+
+fn hex(nibble: u8) -> char {
+    char::from(b"0123456789ABCDEF"[usize::from(nibble)])
+}
+
 /// What a server answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
     /// Status code.
     pub status: u16,
+    /// What kind of body it is.
+    pub content_type: Option<String>,
+    /// When to ask again.
+    pub retry_after: Option<String>,
     /// The body, chunking undone.
     pub body: Vec<u8>,
     /// Whether the connection can carry another request.
@@ -67,6 +109,8 @@ pub struct AnswerReader {
 #[derive(Debug)]
 struct Head {
     status: u16,
+    content_type: Option<String>,
+    retry_after: Option<String>,
     framing: Body,
     keep_alive: bool,
 }
@@ -132,8 +176,8 @@ impl AnswerReader {
     }
 
     fn take(&mut self) -> Option<Answer> {
-        let Head { status, keep_alive, .. } = self.head.take()?;
-        Some(Answer { status, body: std::mem::take(&mut self.body), keep_alive })
+        let Head { status, content_type, retry_after, keep_alive, .. } = self.head.take()?;
+        Some(Answer { status, content_type, retry_after, body: std::mem::take(&mut self.body), keep_alive })
     }
 
     /// Reads a head, if it is whole; true when there was one, which may have been an interim one (1xx).
@@ -174,9 +218,16 @@ impl AnswerReader {
         } else {
             (Body::UntilEnd, false)
         };
-        self.head = Some(Head { status, framing, keep_alive });
+        let (content_type, retry_after) = (plain(&headers, "content-type"), plain(&headers, "retry-after"));
+        self.head = Some(Head { status, content_type, retry_after, framing, keep_alive });
         Ok(true)
     }
+}
+
+/// A header that stands once and is plain text.
+fn plain(headers: &[(String, Vec<u8>)], name: &str) -> Option<String> {
+    let value = std::str::from_utf8(single(headers, name).ok()??).ok()?;
+    (!value.contains(char::is_control)).then(|| value.to_owned())
 }
 
 #[cfg(test)]
@@ -204,18 +255,48 @@ mod tests {
     }
 
     fn answer(status: u16, body: &str, keep_alive: bool) -> Answer {
-        Answer { status, body: body.into(), keep_alive }
+        Answer { status, content_type: None, retry_after: None, body: body.into(), keep_alive }
     }
 
     #[test]
     fn a_request_carries_what_a_server_needs_and_no_more() {
-        let request = ClientRequest { method: "POST", target: "/a", host: "h:1", token: Some("t"), json: Some("{}") };
+        let request = ClientRequest {
+            method: "POST",
+            target: "/a",
+            host: "h:1",
+            token: Some("t"),
+            json: Some("{}"),
+            header: None,
+        };
         let text = "POST /a HTTP/1.1\r\nHost: h:1\r\nAccept: application/json\r\nAuthorization: Bearer t\r\n\
                     Content-Type: application/json\r\nContent-Length: 2\r\n\r\n{}";
         assert_eq!(String::from_utf8(request.encode()).unwrap(), text);
         let bare = ClientRequest { token: None, json: None, method: "DELETE", ..request };
         let text = "DELETE /a HTTP/1.1\r\nHost: h:1\r\nAccept: application/json\r\n\r\n";
         assert_eq!(String::from_utf8(bare.encode()).unwrap(), text);
+        let marked = ClientRequest { header: Some(("Mark", "1")), ..bare };
+        let text = "DELETE /a HTTP/1.1\r\nHost: h:1\r\nAccept: application/json\r\nMark: 1\r\n\r\n";
+        assert_eq!(String::from_utf8(marked.encode()).unwrap(), text);
+    }
+
+    #[test]
+    fn a_target_is_read_as_it_was_written() {
+        let id = "wacid.HBgL+a/b=?&#%\u{e9} ";
+        let query = [("wait".to_owned(), "connected".to_owned()), ("a=b&".to_owned(), "c d".to_owned())];
+        let text = target(["api", "sessions", id], &query);
+        assert!(text.starts_with("/api/sessions/wacid.HBgL%2Ba%2Fb%3D%3F%26%23%25%C3%A9%20?wait=connected&"), "{text}");
+        let read = super::super::target::parse(&text).unwrap().0;
+        assert_eq!(read.segments, ["api", "sessions", id]);
+        assert_eq!(read.query, query);
+    }
+
+    #[test]
+    fn what_is_to_be_passed_on_is_kept() {
+        let bytes = b"HTTP/1.1 503 Busy\r\nContent-Type: text/plain\r\nRetry-After: 5\r\nContent-Length: 0\r\n\r\n";
+        let answer = AnswerReader::default().receive(bytes).unwrap().unwrap();
+        assert_eq!((answer.content_type.as_deref(), answer.retry_after.as_deref()), (Some("text/plain"), Some("5")));
+        let twice = b"HTTP/1.1 503 Busy\r\nRetry-After: 5\r\nRetry-After: 6\r\nContent-Length: 0\r\n\r\n";
+        assert_eq!(AnswerReader::default().receive(twice).unwrap().unwrap().retry_after, None);
     }
 
     #[test]

@@ -1,12 +1,14 @@
 //! A response and its bytes.
 
+use std::borrow::Cow;
+
 /// What is answered. Always with `Content-Length`, never chunked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Response {
     /// Status code.
     pub status: u16,
-    /// `Content-Type`.
-    pub content_type: &'static str,
+    /// `Content-Type`; like other headers, this program's own or checked by it.
+    pub content_type: Cow<'static, str>,
     /// Other headers. Values come from this program, never from a request.
     pub headers: Vec<(&'static str, String)>,
     /// Body; left out towards HEAD, but counted.
@@ -17,8 +19,8 @@ pub struct Response {
 
 impl Response {
     /// A response without other headers.
-    pub fn new(status: u16, content_type: &'static str, body: Vec<u8>) -> Self {
-        Self { status, content_type, headers: Vec::new(), body, close: false }
+    pub fn new(status: u16, content_type: impl Into<Cow<'static, str>>, body: Vec<u8>) -> Self {
+        Self { status, content_type: content_type.into(), headers: Vec::new(), body, close: false }
     }
 
     /// The same with one header more.

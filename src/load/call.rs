@@ -125,7 +125,7 @@ mod tests {
     use super::*;
 
     fn answer(status: u16, body: &str) -> Answer {
-        Answer { status, body: body.into(), keep_alive: true }
+        Answer { status, content_type: None, retry_after: None, body: body.into(), keep_alive: true }
     }
 
     #[test]

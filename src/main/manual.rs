@@ -80,7 +80,7 @@ fn section(command: &Command, root: &Command) -> io::Result<String> {
 
 /// Text whose lines stay as they are.
 fn literal(text: &str) -> String {
-    let lines: String = text.lines().map(|line| format!("{}\n", escaped(line))).collect();
+    let lines: String = text.lines().flat_map(|line| [escaped(line), "\n".to_owned()]).collect();
     format!(".PP\n.nf\n{lines}.fi\n")
 }
 

@@ -20,6 +20,7 @@ mod server_log;
 mod server_process;
 mod support;
 mod tls;
+mod upgrade;
 mod voice;
 mod world;
 

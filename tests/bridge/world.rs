@@ -446,7 +446,9 @@ impl World {
             }
             Output::Message { to: Node::Events, .. } => panic!("nobody listens to events here"),
             // One machine has one bridge here.
-            Output::Withdraw { .. } | Output::ConnectLocal { .. } => unreachable!("there is no other instance"),
+            Output::Withdraw { .. } | Output::CloseDoor { .. } | Output::ConnectLocal { .. } => {
+                unreachable!("there is no other instance")
+            }
             Output::Exit | Output::Timeout(_) => unreachable!("taken by the loop"),
         }
     }

@@ -236,7 +236,17 @@ fn script(kind: Kind, port: u16) -> Vec<String> {
                 say(Output::Accept { stream: stream(0, 11), door: Door::AgentCheck });
                 say(Output::Withdraw { stream: stream(0, 11) });
             }
-            _ => say(Output::Exit),
+            // A listener that is closed, with a key offered at it.
+            55 => {
+                say(Output::Accept { stream: stream(0, 12), door: Door::Api });
+                say(Output::CloseDoor { door: Door::Api });
+            }
+            56 => {
+                TcpStream::connect(here).expect_err("nobody listens any more");
+                say(Output::CloseDoor { door: Door::Api });
+                say(Output::Exit);
+            }
+            _ => unreachable!("the machine has exited"),
         }
     };
     world.run(kind, &mut react);
@@ -303,6 +313,7 @@ fn one_script_gives_the_same_inputs_in_the_same_order_on_every_driver() {
         "Closed { stream: StreamKey(0.10) }",
         "Closed { stream: StreamKey(1.10) }",
         "Closed { stream: StreamKey(0.11) }",
+        "Closed { stream: StreamKey(0.12) }",
     ];
     for (kind, port) in kinds().into_iter().zip(PORTS) {
         let seen = script(kind, port);

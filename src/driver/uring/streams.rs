@@ -58,6 +58,8 @@ pub(super) struct Accepting {
     pub(super) armed: bool,
     /// The last key of the door, withdrawn: it has the accept that is being cancelled, and gets its connection if one came.
     leaving: Option<StreamKey>,
+    /// It is to be closed as soon as no accept is armed on it.
+    closing: bool,
     /// A connection that came when no key was offered any more.
     spare: Option<OwnedFd>,
     /// After a shortage: when to accept again.
@@ -66,7 +68,7 @@ pub(super) struct Accepting {
 
 impl Accepting {
     pub(super) fn new(listener: Listener) -> Self {
-        Self { listener, ready: false, armed: false, leaving: None, spare: None, retry_at: None }
+        Self { listener, ready: false, armed: false, leaving: None, closing: false, spare: None, retry_at: None }
     }
 
     fn is_idle(&self) -> bool {
@@ -163,11 +165,15 @@ impl<M> Uring<M> {
             // SAFETY: the completion of an accept names a new descriptor that nobody else owns.
             accepting.spare = Some(unsafe { OwnedFd::from_raw_fd(completion.result()) });
         }
-        let leaving = accepting.leaving.take();
+        let (leaving, closing) = (accepting.leaving.take(), accepting.closing);
         if let Some(key) = leaving {
             self.common.offers[door as usize].push_front(key);
         }
-        if let Some(accepted) = self.seat_spare(door) {
+        let accepted = self.seat_spare(door);
+        if closing {
+            self.doors[door as usize] = None;
+        }
+        if let Some(accepted) = accepted {
             give(accepted);
         }
         if let Some(key) = leaving
@@ -203,6 +209,16 @@ impl<M> Uring<M> {
             return self.cancel(Tag::door(Op::Accept, door));
         }
         self.common.pending.push_back(Input::Closed { stream: key });
+    }
+
+    /// Closes a listener, once the accept that is armed on it has ended.
+    pub(super) fn close_listener(&mut self, door: Door) {
+        let Some(accepting) = &mut self.doors[door as usize] else { return };
+        if !accepting.armed {
+            self.doors[door as usize] = None;
+        } else if !std::mem::replace(&mut accepting.closing, true) {
+            self.cancel(Tag::door(Op::Accept, door));
+        }
     }
 
     /// Starts to connect; a failure at once is an input of the next turn.

@@ -28,8 +28,14 @@ impl Process {
     /// # Panics
     /// When it cannot be started.
     pub(crate) fn start(command: &mut Command) -> Self {
-        let command = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        Self::start_with_input(command, Stdio::null())
+    }
+
+    /// The same with this as its input.
+    pub(crate) fn start_with_input(command: &mut Command, input: Stdio) -> Self {
+        let command = command.stdin(input).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+        command.stdin(Stdio::null()); // what was passed on is the child's alone now
         let output = Arc::new(Mutex::new(Vec::new()));
         let stdout = child.stdout.take().expect("asked for above");
         let stderr = child.stderr.take().expect("asked for above");
