@@ -18,6 +18,7 @@ mod server_calls;
 mod server_hostile;
 mod server_log;
 mod server_process;
+mod supervised;
 mod support;
 mod tls;
 mod upgrade;
