@@ -158,28 +158,51 @@ fn open_and_end_calls(number: usize, address: SocketAddr, pump: &Pump, tally: &M
     }
 }
 
+/// A call that lasts through an upgrade.
+struct Lasting {
+    id: String,
+    key: CallKey,
+    request: Value,
+    answer: Value,
+}
+
+/// Asks after one call and posts it again, all the time, on one connection or on ever new ones: whoever has it answers.
+fn look_at(call: &Lasting, mut client: Client<'_>, stop: &AtomicBool) {
+    let path = format!("/api/sessions/{}", call.id);
+    while !stop.load(Ordering::Relaxed) {
+        if let Some(session) = client.ask("GET", &path, &Value::Null) {
+            assert_eq!(session["sessionId"], call.answer["sessionId"]);
+        }
+        if let Some(again) = client.ask("POST", "/api/sessions", &call.request) {
+            assert_eq!(again, call.answer, "one offer, one answer");
+        }
+    }
+}
+
 /// Calls that last: each is posted and heard.
-fn begin_lasting(manager: &Manager, pump: &Pump, name: &str, count: usize) -> Vec<(String, CallKey)> {
+fn begin_lasting(manager: &Manager, pump: &Pump, name: &str, count: usize) -> Vec<Lasting> {
     let begin = |number| {
         let id = format!("wacid.{name}.{number}");
         let (key, offer) = pump.with(|relay, now| relay.offer(now, Script::repeated(silence(SECOND))));
-        let response = manager.http().post("/api/sessions", &session_request(&id, &offer));
+        let request = session_request(&id, &offer);
+        let response = manager.http().post("/api/sessions", &request);
         assert_eq!(response.status, 200, "{}", response.body);
-        apply(pump, key, response.json()["sdpAnswer"].as_str().expect("an answer"));
-        (id, key)
+        let answer = response.json();
+        apply(pump, key, answer["sdpAnswer"].as_str().expect("an answer"));
+        Lasting { id, key, request, answer }
     };
     let calls: Vec<_> = (0..count).map(begin).collect();
-    for (_, key) in &calls {
-        heard(pump, *key, 10);
+    for call in &calls {
+        heard(pump, call.key, 10);
     }
     calls
 }
 
 /// Ends calls, and proves that until then no packet of them was missing, in either direction. Returns how many beats were
 /// left out.
-fn end_lasting(http: &HttpClient, pump: &Pump, calls: Vec<(String, CallKey)>) -> u32 {
+fn end_lasting(http: &HttpClient, pump: &Pump, calls: Vec<Lasting>) -> u32 {
     let mut left_out = 0;
-    for (id, key) in calls {
+    for Lasting { id, key, .. } in calls {
         let path = format!("/api/sessions/{id}");
         let sent = pump.with(move |relay, _| relay.record(key).expect("not removed").rtp_sent());
         poll_until("what was sent to be heard", || {
@@ -241,10 +264,20 @@ fn there_and_back_under_load(io: &str, media_ports: &str) {
         let mut old = a;
         for (name, new) in [("second", "b"), ("third", "a")] {
             let begun = Instant::now();
-            let next = manager.start(new);
-            let ready = begun.elapsed();
-            let more = begin_lasting(&manager, &pump, name, LASTING);
-            std::thread::sleep(2 * SECOND);
+            let looked = AtomicBool::new(false);
+            let (next, ready, more) = std::thread::scope(|scope| {
+                let looks = Stop(&looked);
+                for (call, keeps) in lasting.iter().zip([true, false]) {
+                    let (client, looked) = (Client::new(manager.address(), keeps, &tally), &looked);
+                    scope.spawn(move || look_at(call, client, looked));
+                }
+                let next = manager.start(new);
+                let ready = begun.elapsed();
+                let more = begin_lasting(&manager, &pump, name, LASTING);
+                std::thread::sleep(2 * SECOND);
+                drop(looks);
+                (next, ready, more)
+            });
             assert_eq!(old.try_wait(), None, "it has calls:\n{}", old.output());
             left_out += end_lasting(&manager.http(), &pump, std::mem::replace(&mut lasting, more));
             logs.push(ended(std::mem::replace(&mut old, next)));
@@ -323,13 +356,13 @@ fn when_the_new_one_is_killed_the_calls_of_the_old_one_go_on_and_the_next_start_
     let a = manager.start("a");
     let calls = begin_lasting(&manager, &pump, "old", 2);
     drop(manager.start("b"));
-    for (_, key) in &calls {
-        let so_far = heard(&pump, *key, 0).received.len();
-        heard(&pump, *key, so_far + 50);
+    for call in &calls {
+        let so_far = heard(&pump, call.key, 0).received.len();
+        heard(&pump, call.key, so_far + 50);
     }
     let _b = manager.start("b");
-    for (id, _) in &calls {
-        assert_eq!(http.get(&format!("/api/sessions/{id}")).status, 200);
+    for call in &calls {
+        assert_eq!(http.get(&format!("/api/sessions/{}", call.id)).status, 200);
     }
     end_lasting(&http, &pump, calls);
     ended(a);
@@ -341,7 +374,7 @@ fn when_the_old_one_is_killed_its_calls_are_unknown_and_their_ids_are_free() {
     let http = manager.http();
     let pump = Pump::start(7).expect("a relay");
     let a = manager.start("a");
-    let (id, key) = begin_lasting(&manager, &pump, "old", 1).remove(0);
+    let Lasting { id, key, .. } = begin_lasting(&manager, &pump, "old", 1).remove(0);
     let _b = manager.start("b");
     let path = format!("/api/sessions/{id}");
     assert_eq!(http.get(&path).status, 200);
@@ -352,7 +385,7 @@ fn when_the_old_one_is_killed_its_calls_are_unknown_and_their_ids_are_free() {
     assert_eq!((unknown.status, &unknown.json()["code"]), (404, &json!("not_found")));
     pump.with(move |relay, _| relay.remove(key));
     let calls = begin_lasting(&manager, &pump, "old", 1);
-    assert_eq!(calls[0].0, id);
+    assert_eq!(calls[0].id, id);
     end_lasting(&http, &pump, calls);
 }
 
