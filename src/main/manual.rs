@@ -80,8 +80,8 @@ fn section(command: &Command, root: &Command) -> io::Result<String> {
 
 /// Text whose lines stay as they are.
 fn literal(text: &str) -> String {
-    let lines: String = text.lines().flat_map(|line| [escaped(line), "\n".to_owned()]).collect();
-    format!(".PP\n.nf\n{lines}.fi\n")
+    let lines: Vec<_> = text.lines().map(escaped).collect();
+    format!(".PP\n.nf\n{}\n.fi\n", lines.join("\n"))
 }
 
 fn escaped(text: &str) -> String {
