@@ -28,7 +28,7 @@ use crate::peer::identity::Identity;
 use crate::peer::{Peer, PeerEvent, PeerSink};
 use crate::playout::ItemId;
 use crate::stats::{Gauges, Stage, Stages};
-use downlink::{Downlink, Push};
+use downlink::{Downlink, OWN_ITEM, Push};
 use marks::Marks;
 use uplink::Uplink;
 
@@ -308,6 +308,8 @@ impl Call {
         (self.over_at, self.over_reason) = (now + GOODBYE_TIME_MAX, reason);
         (self.greeting_at, self.greeted) = (None, true);
         self.downlink.flush(|_| {});
+        // Tones need no more, and all calls of a core may say goodbye at once.
+        self.downlink.set_complexity(0);
         self.marks.leave();
         self.agent.close(now);
         self.pump_agent(now, sink);
@@ -500,13 +502,12 @@ impl Call {
     fn beat(&mut self, now: Instant, sink: &mut dyn CallSink) {
         let Some(beat) = self.downlink.beat(now) else { return };
         self.marks.sent(&beat);
-        let said = beat.item == Some(goodbye::ITEM) && beat.last_of_item;
+        let said = beat.item == Some(OWN_ITEM) && beat.last_of_item;
         let mut out = PeerOut { sink, events: &mut self.peer_events };
         self.peer.send_audio(now, beat.payload, beat.rtp_time, beat.marker, &mut out);
         if self.goodbye == Goodbye::Due {
             self.goodbye = Goodbye::Playing;
-            self.downlink.push(goodbye::ITEM, goodbye::tones());
-            self.downlink.end_item(goodbye::ITEM);
+            self.downlink.push_own(goodbye::tones());
         } else if said {
             self.finish(now, self.over_reason, String::new());
         }

@@ -14,9 +14,15 @@ use clap::{Args, ValueEnum};
 
 mod drain;
 mod events;
+mod secrets;
+mod tls;
 
 pub use drain::{Drain, DrainFlags};
 pub use events::{Events, EventsUrl};
+pub use secrets::{
+    ReadFile, SECRET_FILE_BYTES_MAX, SecretFlags, SecretSource, SecretSources, TOKENS_MAX, first_token, tokens_of_file,
+};
+pub use tls::{TlsFiles, TlsFlags};
 
 /// A secret: never printed.
 #[derive(Clone, PartialEq, Eq)]
@@ -97,9 +103,16 @@ pub struct Flags {
     /// Changes the port of --listen alone
     #[arg(long, env = "PORT", value_name = "PORT", help_heading = "HTTP API")]
     pub port: Option<u16>,
-    /// Token that requests must carry: `Authorization: Bearer TOKEN`, or `/k/TOKEN/api/...`
+    /// Token that requests must carry: `Authorization: Bearer TOKEN`, or `/k/TOKEN/api/...`. Several, separated by commas:
+    /// any of them opens
     #[arg(long, env = "BRIDGE_API_TOKEN", value_name = "TOKEN", hide_env_values = true, help_heading = "HTTP API")]
     pub api_token: Option<Secret>,
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "a doc comment would become the help's text")]
+    pub secrets: SecretFlags,
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "a doc comment would become the help's text")]
+    pub tls: TlsFlags,
     /// Do not serve the page at `GET /`
     #[arg(long, env = "BRIDGE_NO_PAGE", value_parser = BoolishValueParser::new(), help_heading = "HTTP API")]
     pub no_page: bool,
@@ -222,8 +235,12 @@ const IO_WINDOW_US_MAX: u32 = 5_000;
 pub struct Config {
     /// Address of the HTTP API.
     pub listen: SocketAddr,
-    /// Token of the HTTP API.
-    pub api_token: Option<Secret>,
+    /// Tokens of the HTTP API, any of which opens it; empty: none is asked for.
+    pub api_tokens: Vec<Secret>,
+    /// What the HTTP API speaks TLS with; `None`: plain HTTP.
+    pub tls: Option<TlsFiles>,
+    /// Where each secret came from.
+    pub secret_sources: SecretSources,
     /// Whether `GET /` serves the page.
     pub page: bool,
     /// Advertised address; `None`: to be found by the driver at start.
@@ -379,27 +396,26 @@ impl fmt::Display for ConfigError {
 impl std::error::Error for ConfigError {}
 
 impl Config {
-    /// Checks what the user said. `cores` is the number of CPUs this process may use.
+    /// Checks what the user said, where no file is named. `cores` is the number of CPUs this process may use.
     pub fn from_flags(flags: Flags, cores: u16) -> Result<Self, ConfigError> {
+        Self::from_flags_and_files(flags, cores, &|_| Ok(None))
+    }
+
+    /// Checks what the user said and the files that hold secrets of theirs.
+    pub fn from_flags_and_files(flags: Flags, cores: u16, read: ReadFile<'_>) -> Result<Self, ConfigError> {
         let fail = |setting, problem: String| Err(ConfigError { setting, problem });
         let mut listen = flags.listen;
         if let Some(port) = flags.port {
             listen.set_port(port);
         }
-        let api_token = flags.api_token.filter(|token| !token.expose().is_empty());
-        if let Some(token) = &api_token {
-            let plain = |b: u8| b.is_ascii_alphanumeric() || b"-._~".contains(&b);
-            if token.expose().len() < 16 || !token.expose().bytes().all(plain) {
-                let problem = "must be at least 16 letters, digits or -._~ (it also travels in paths); \
-                               make one with: openssl rand -hex 32";
-                return fail("BRIDGE_API_TOKEN (--api-token)", problem.into());
-            }
-        } else if !listen.ip().is_loopback() {
+        let secrets = secrets::secrets(&flags.secrets, [flags.api_token, flags.api_key, flags.events_token], read)?;
+        if secrets.api_tokens.is_empty() && !listen.ip().is_loopback() {
             let problem =
                 format!("is needed to listen on {listen}, beyond loopback; make one with: openssl rand -hex 32");
             return fail("BRIDGE_API_TOKEN (--api-token)", problem);
         }
 
+        let tls = tls::tls(flags.tls)?;
         let media_ports = parse_ports(&flags.media_ports)
             .map_err(|problem| ConfigError { setting: "BRIDGE_MEDIA_PORTS (--media-ports)", problem })?;
         if let Some(ip) = flags.media_ip
@@ -426,14 +442,13 @@ impl Config {
         let upstream = upstream(
             flags.agent,
             flags.realtime_url.as_deref(),
-            flags.api_key.filter(|key| !key.expose().is_empty()),
+            secrets.api_key,
             flags.org_id.filter(|id| !id.is_empty()),
             flags.project_id.filter(|id| !id.is_empty()),
             flags.allow_plaintext_model,
         )?;
         let (model, model_was_retired) = current_model(&flags.realtime_model);
-        let events_token = flags.events_token.filter(|token| !token.expose().is_empty());
-        let events = events::events(flags.events_url.as_deref(), events_token, flags.allow_plaintext_events)?;
+        let events = events::events(flags.events_url.as_deref(), secrets.events_token, flags.allow_plaintext_events)?;
 
         let ports = u32::from(*media_ports.end()) - u32::from(*media_ports.start()) + 1;
         let workers = flags.workers.unwrap_or(cores).max(1);
@@ -452,7 +467,9 @@ impl Config {
 
         Ok(Self {
             listen,
-            api_token,
+            api_tokens: secrets.api_tokens,
+            tls,
+            secret_sources: secrets.sources,
             page: !flags.no_page,
             media_ip: flags.media_ip,
             media_ports,
@@ -479,11 +496,17 @@ impl Config {
 impl fmt::Display for Config {
     /// One setting a line, under the name of its variable; secrets hidden.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let hidden = |set: bool| if set { "(hidden)" } else { "(none)" };
         let automatic = |text: Option<String>| text.unwrap_or_else(|| "(automatic)".to_owned());
         let mut line = |name: &str, value: &dyn fmt::Display| writeln!(f, "{name:<26} {value}");
         line("BRIDGE_LISTEN", &self.listen)?;
-        line("BRIDGE_API_TOKEN", &hidden(self.api_token.is_some()))?;
+        line("BRIDGE_API_TOKEN", &self.secret_sources.api_token)?;
+        if self.api_tokens.len() > 1 {
+            line("", &format!("{} tokens", self.api_tokens.len()))?;
+        }
+        if let Some(TlsFiles { certificate, key }) = &self.tls {
+            line("BRIDGE_TLS_CERT", &certificate.display())?;
+            line("BRIDGE_TLS_KEY", &key.display())?;
+        }
         line("BRIDGE_NO_PAGE", &!self.page)?;
         line("BRIDGE_MEDIA_IP", &automatic(self.media_ip.map(|ip| ip.to_string())))?;
         line("BRIDGE_MEDIA_PORTS", &format!("{}-{}", self.media_ports.start(), self.media_ports.end()))?;
@@ -493,19 +516,19 @@ impl fmt::Display for Config {
         line("BRIDGE_OPUS_COMPLEXITY", &if low == high { low.to_string() } else { format!("{low}-{high}") })?;
         match &self.upstream {
             Upstream::Builtin => line("BRIDGE_AGENT", &"builtin")?,
-            Upstream::Url { url, api_key, org_id, project_id } => {
+            Upstream::Url { url, api_key: _, org_id, project_id } => {
                 let none = "(none)";
                 line("BRIDGE_AGENT", &"openai")?;
                 line("OPENAI_REALTIME_URL", &url)?;
                 line("OPENAI_REALTIME_MODEL", &self.model)?;
-                line("OPENAI_API_KEY", &hidden(api_key.is_some()))?;
+                line("OPENAI_API_KEY", &self.secret_sources.api_key)?;
                 line("OPENAI_ORG_ID", &org_id.as_deref().unwrap_or(none))?;
                 line("OPENAI_PROJECT_ID", &project_id.as_deref().unwrap_or(none))?;
             }
         }
-        if let Some(Events { url, token }) = &self.events {
+        if let Some(Events { url, token: _ }) = &self.events {
             line("BRIDGE_EVENTS_URL", &url)?;
-            line("BRIDGE_EVENTS_TOKEN", &hidden(token.is_some()))?;
+            line("BRIDGE_EVENTS_TOKEN", &self.secret_sources.events_token)?;
         }
         line("BRIDGE_WORKERS", &self.workers)?;
         line("BRIDGE_IO", &format!("{:?}", self.io).to_lowercase())?;
@@ -604,12 +627,6 @@ fn upstream(
     }
     if api_key.is_none() && parsed.host == "api.openai.com" {
         let problem = "is needed for api.openai.com; without a key, BRIDGE_AGENT=builtin answers calls".into();
-        return Err(ConfigError { setting: "OPENAI_API_KEY (--api-key)", problem });
-    }
-    if let Some(key) = &api_key
-        && key.expose().bytes().any(|b| !b.is_ascii_graphic())
-    {
-        let problem = "contains a space or a line end; it must be the bare key".into();
         return Err(ConfigError { setting: "OPENAI_API_KEY (--api-key)", problem });
     }
     Ok(Upstream::Url { url: parsed, api_key, org_id, project_id })

@@ -20,11 +20,13 @@ mod latency;
 mod log_limit;
 mod page;
 mod placement;
+mod reload;
 mod route;
 mod session_request;
 mod sessions;
 mod supervision;
 mod timers;
+mod wire;
 
 #[cfg(test)]
 mod tests;
@@ -39,6 +41,7 @@ use crate::http::{Event, Response};
 use crate::io::{Deadline, Door, Entropy, Input, Machine, Node, Output};
 use crate::messages::{FromWorker, Message, RequestId, ToWorker};
 use crate::stats::{BuildInfo, ControlStats, CounterReader, ProcessReader, Recorder};
+use crate::tls::Acceptor;
 
 use agent_check::AgentCheck;
 use answer::Refusal;
@@ -51,6 +54,7 @@ use log_limit::LogLimit;
 use page::Page;
 use supervision::Supervision;
 use timers::{Timer, Timers};
+use wire::News;
 
 /// A worker answers within this time or the request that needs it is refused. A turn of a worker's loop is well below
 /// 20 ms; one that takes seconds is stuck.
@@ -65,6 +69,8 @@ pub struct ControlConfig {
     pub config: Arc<Config>,
     /// What `/metrics` says is running.
     pub build: BuildInfo,
+    /// What makes the API speak TLS.
+    pub tls: Option<Acceptor>,
     /// Session ids come from here.
     pub entropy: Entropy,
     /// What the drivers count, for `/metrics`.
@@ -80,6 +86,8 @@ pub struct ControlConfig {
 pub struct Control {
     config: Arc<Config>,
     build: BuildInfo,
+    /// What new connections speak TLS with.
+    tls: Option<Acceptor>,
     entropy: Entropy,
     driver_counters: CounterReader,
     process: ProcessReader,
@@ -106,14 +114,15 @@ pub struct Control {
 impl Control {
     /// Control as it starts: its first outputs ask for connections.
     pub fn new(now: Instant, parts: ControlConfig) -> Self {
-        let ControlConfig { config, build, entropy, driver_counters, process, alive_every } = parts;
+        let ControlConfig { config, build, tls, entropy, driver_counters, process, alive_every } = parts;
         let stats = ControlStats {
             calls_max: config.calls_max.into(),
             retired_models: config.model_was_retired.is_some().into(),
+            tls_not_after_sec: tls.as_ref().and_then(|tls| Some(tls.certificate()?.not_after_sec)),
             ..ControlStats::default()
         };
         let mut control = Self {
-            gate: Gate::new(config.api_token.as_ref()),
+            gate: Gate::new(&config.api_tokens),
             page: config.page.then(Page::new),
             calls: Calls::new(config.workers),
             doors: [Door::Api].into_iter().chain(config.drain.agent_check_listen.map(|_| Door::AgentCheck)).collect(),
@@ -132,6 +141,7 @@ impl Control {
             started: now,
             config,
             build,
+            tls,
             entropy,
             driver_counters,
             process,
@@ -157,7 +167,7 @@ impl Control {
 
     /// Takes what a connection has to say until it has no more, and sets its timer.
     fn pump(&mut self, now: Instant, stream: crate::io::StreamKey) {
-        while let Some(event) = self.connections.poll(stream) {
+        while let Some(event) = self.connections.poll(now, stream) {
             match event {
                 Event::Request(request) => {
                     let ticket = self.connections.begin(stream, Exchange::new(now, request.head.method.label()));
@@ -181,6 +191,25 @@ impl Control {
             }
         }
         self.connections.rearm(stream, &mut self.timers);
+    }
+
+    fn received(&mut self, now: Instant, stream: crate::io::StreamKey, bytes: &[u8]) {
+        match self.connections.received(now, stream, bytes) {
+            News::None => {}
+            News::Secured { resumed } => self.stats.handshakes.secured(resumed),
+            News::Failed { handshaking, why } => {
+                self.stats.handshakes.failed += u64::from(handshaking);
+                if let Some(unsaid) = self.refusals_logged.take(now) {
+                    tracing::info!(why, handshaking, unsaid, "TLS with a client failed");
+                }
+            }
+            News::NotTls => {
+                self.stats.handshakes.plain += 1;
+                let ticket = self.connections.refuse_unasked(now, stream);
+                let text = "This port speaks TLS: use https://";
+                self.refuse(now, ticket, &Refusal::new(400, "tls_required", text));
+            }
+        }
     }
 
     fn close(&mut self, stream: crate::io::StreamKey) {
@@ -276,14 +305,14 @@ impl Machine for Control {
             Input::Submitted => return,
             Input::Accepted { stream, door: Door::AgentCheck, .. } => self.agent_asks(now, stream),
             Input::Accepted { stream, .. } => {
-                let refused = self.connections.accepted(now, stream);
+                let refused = self.connections.accepted(now, stream, self.tls.as_ref());
                 self.stats.connections_accepted += 1;
                 if let Some(ticket) = refused {
                     let text = "Too many connections are open. Try again, or reuse one.";
                     self.refuse(now, ticket, &Refusal::new(503, "too_many_connections", text).retry_after(1));
                 }
             }
-            Input::Received { stream, bytes } => self.connections.received(now, stream, bytes),
+            Input::Received { stream, bytes } => self.received(now, stream, bytes),
             Input::Ended { stream } => {
                 self.connections.ended(now, stream);
                 self.agent_is_done(stream);
@@ -299,6 +328,7 @@ impl Machine for Control {
             }
             Input::Closed { stream } => self.connections.closed(stream),
             Input::Message(Message::FromWorker { worker, event }) => self.worker_says(now, worker, event),
+            Input::Message(Message::Reload(reloaded)) => self.reloaded(reloaded),
             Input::Stop => self.signalled(now),
             // What is due is done below. Control asks for neither datagrams nor names, nor does it connect: nothing of
             // the rest is ever for it.

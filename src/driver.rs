@@ -3,18 +3,18 @@
 //!
 //! [`probe`] chooses between io_uring and epoll, [`run`] runs one [`Machine`] on the calling thread until it exits.
 //! Both drivers keep the promises of [`crate::io`], and share all but the kernel interface itself. Nothing here knows
-//! what a machine is for, except the threads that machines write to: the resolver, the sender of events and the supervisor.
+//! what a machine is for, except the threads that machines write to: the resolver and the sender of events.
 
-pub mod activation;
 pub mod children;
 pub mod fetch;
+pub mod files;
+pub mod inspect;
 pub mod mail;
 pub mod outbound;
 pub mod ports;
 pub mod process;
 pub mod resolver;
 pub mod signals;
-pub mod supervisor;
 pub mod system;
 pub mod terminal;
 pub mod threads;
@@ -42,7 +42,7 @@ use crate::io::{Door, Machine};
 
 pub use counters::Counters;
 pub use pace::Window;
-pub use probe::{Chosen, probe};
+pub use probe::{Chosen, NoUring, probe, try_rings, try_uring};
 pub use stream::Listener;
 pub use udp::PAYLOAD_MAX;
 
@@ -88,6 +88,8 @@ pub struct Setup<M> {
     pub ports: Option<RangeInclusive<u16>>,
     /// The processor it is pinned to.
     pub core: Option<usize>,
+    /// Whether it goes before other threads: for a loop that does little, and must not wait for those that do much.
+    pub first: bool,
     /// Where it counts, and no other loop.
     pub counters: Arc<Counters>,
     /// How long it lets work gather while it is busy.
@@ -105,6 +107,7 @@ impl<M> Setup<M> {
             doors: Vec::new(),
             ports: None,
             core: None,
+            first: false,
             counters: Arc::default(),
             window: Window::NONE,
         }
@@ -114,11 +117,14 @@ impl<M> Setup<M> {
 /// Runs a machine on this thread until it exits. Fails when the loop cannot be set up, or when the kernel interface
 /// itself breaks; what happens to single sockets is the machine's business.
 pub fn run<T: Machine>(kind: Kind, mut machine: T, setup: Setup<T::Message>) -> io::Result<()> {
-    let Setup { name, inbox, mut routes, doors, ports, core, counters, window } = setup;
+    let Setup { name, inbox, mut routes, doors, ports, core, first, counters, window } = setup;
     if let Some(core) = core
         && let Err(error) = system::pin_to(core)
     {
         tracing::warn!(name, core, %error, "not pinned: the host does not allow it");
+    }
+    if first && let Err(error) = system::go_first() {
+        tracing::debug!(name, %error, "goes no faster than others: the host does not allow it (systemd: LimitNICE=-10)");
     }
     if let Err(error) = system::wake_on_time() {
         tracing::debug!(name, %error, "sleeps may last 50 µs longer than asked");

@@ -58,7 +58,7 @@
 //! Each third-party protocol crate is named in one module, each module names only those that a table allows, and the
 //! clock, sockets and threads are named in [`driver`] alone. `tests/architecture.rs` holds the table.
 //!
-//! The API speaks plain HTTP: TLS belongs to the balancer or proxy in front of it.
+//! The API speaks plain HTTP, or TLS where a certificate is configured ([`tls`]); what serves it ([`http`]) does not know which.
 
 pub mod agent;
 pub mod audio;
@@ -66,9 +66,11 @@ pub mod builtin;
 pub mod call;
 pub mod call_id;
 pub mod capacity;
+pub mod check;
 pub mod close_reason;
 pub mod config;
 pub mod control;
+pub mod doctor;
 pub mod driver;
 pub mod http;
 pub mod io;
@@ -84,6 +86,7 @@ pub mod report;
 pub mod server;
 pub mod slab;
 pub mod stats;
+pub mod tls;
 pub mod top;
 pub mod worker;
 pub mod wss;

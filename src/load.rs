@@ -7,15 +7,15 @@
 //! It ramps calls up, holds them, lets them come and go if asked to, hangs all of them up, and then hands a
 //! [`report::Report`] to its owner. It must not know the bridge: what it asks and reads is the HTTP contract and RTP.
 
-mod call;
+pub(crate) mod call;
 mod echo;
 pub mod flags;
 pub mod report;
 mod requests;
-mod tally;
+pub(crate) mod tally;
 #[cfg(test)]
 mod tests;
-mod voices;
+pub(crate) mod voices;
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
@@ -27,6 +27,7 @@ use crate::io::{Datagram, Deadline, Input, Machine, Output, SocketKey};
 use crate::relay::record::{Detail, Event};
 use crate::relay::rng::Rng;
 use crate::relay::{CallKey, Relay};
+use crate::tls::Tls;
 
 use call::{Call, State};
 use report::{Bounds, Progress, Report};
@@ -64,6 +65,8 @@ pub struct Host {
 pub struct LoadConfig {
     /// The server's API.
     pub server: SocketAddr,
+    /// Where it speaks TLS: with what, and the name that its certificate must be for.
+    pub tls: Option<(Tls, String)>,
     /// For `Host`.
     pub authority: String,
     /// What stands before `/api/sessions`; empty as a rule.
@@ -167,7 +170,7 @@ impl Load {
         let voices = Voices::new(recording, config.talk, &mut rng).map_err(|error| format!("no voices: {error}"))?;
         let bind = Output::BindUdp { socket: SOCKET, address: config.relay_ip };
         Ok(Self {
-            requests: Requests::new(config.server),
+            requests: Requests::new(config.server, config.tls.clone()),
             config,
             host,
             sink,
@@ -489,7 +492,7 @@ impl Machine for Load {
                 self.tally.error = Some(format!("the relay cannot listen on {ip} (--relay-ip): {fault}"));
                 self.finish(now);
             }
-            Input::Connected { stream } => self.requests.connected(stream),
+            Input::Connected { stream } => self.requests.connected(now, stream),
             Input::Received { stream, bytes } => self.requests.received(now, stream, bytes),
             Input::Ended { stream } => self.requests.ended(now, stream),
             Input::Failed { stream, fault } => self.requests.failed(now, stream, fault),

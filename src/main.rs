@@ -1,23 +1,33 @@
 //! The command line: what to run, on which settings, and how it says that it cannot.
 
+#[path = "main/manual.rs"]
+mod manual;
+
 use std::io::{ErrorKind, IsTerminal, Write};
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{Arg, Args, Command, CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::parser::ValueSource;
+use clap::{Arg, ArgMatches, Args, Command, CommandFactory, FromArgMatches, Parser, Subcommand};
 use tracing::{Level, Metadata};
 use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, fmt};
 use voice_media_bridge::capacity::flags::CapacityFlags;
-use voice_media_bridge::config::{Config, Flags, LogFormat, Secret};
+use voice_media_bridge::check::Origin;
+use voice_media_bridge::check::flags::CheckFlags;
+use voice_media_bridge::config::{Config, Flags, LogFormat, SECRET_FILE_BYTES_MAX, Secret};
+use voice_media_bridge::doctor::flags::DoctorFlags;
 use voice_media_bridge::driver::fetch::Client;
-use voice_media_bridge::driver::{system, terminal, tools};
+use voice_media_bridge::driver::{files, system, terminal, tools};
 use voice_media_bridge::latency;
 use voice_media_bridge::load::flags::LoadFlags;
 use voice_media_bridge::server;
+use voice_media_bridge::server::check::Depth;
+use voice_media_bridge::server::doctor::Told;
 use voice_media_bridge::top;
 
 /// Joins WhatsApp Business voice calls (WebRTC, Opus) to a realtime speech model
@@ -39,8 +49,9 @@ struct Cli {
 enum Task {
     /// Run the bridge; the same as no command
     Serve(Box<Flags>),
-    /// Print the effective settings, secrets hidden, and fail if they cannot work
-    CheckConfig(Box<Flags>),
+    /// Print the effective settings, secrets hidden, and test them: each failure with what to do about it
+    #[command(after_help = CHECK_HELP)]
+    CheckConfig(Box<CheckFlags>),
     /// Run the built-in agent alone: a realtime server to point bridges and tests at
     Agent(AgentFlags),
     /// Drive a server with simulated WhatsApp calls, and measure what callers would hear
@@ -49,6 +60,9 @@ enum Task {
     /// Find out how many calls this machine holds, and what one costs
     #[command(after_help = CAPACITY_HELP)]
     Capacity(Box<CapacityFlags>),
+    /// Place a call to a bridge through the real network stack, and say which step failed
+    #[command(after_help = DOCTOR_HELP)]
+    Doctor(Box<DoctorArgs>),
     /// Show the live calls of a running bridge in this terminal
     #[command(after_help = "Keys: q quit, s sort by the next column, arrows and PgUp/PgDn scroll, p pause.\n\n\
         Examples:\n  \
@@ -64,25 +78,50 @@ enum Task {
         voice-media-bridge latency --format hgrm > all.hgrm  # to plot: hdrhistogram.org\n  \
         voice-media-bridge latency --format log > all.hlog   # for HdrHistogram's log tools")]
     Latency(LatencyFlags),
+    /// Print the manual page, in roff: voice-media-bridge man > systemd/voice-media-bridge.1
+    #[command(hide = true)]
+    Man,
 }
 
 const LOAD_HELP: &str = "\
-The callers are on this machine: start a bridge here with BRIDGE_MEDIA_IP=127.0.0.1, or it answers 400
-offer_no_candidate to addresses that it does not reach.
-
 Examples:
   Fifty callers who talk all the time, for a minute:
     voice-media-bridge load --calls 50 --duration 60
   Round trips. First an echo as the model and a bridge that uses it, then the load:
     voice-media-bridge agent --echo
-    OPENAI_REALTIME_URL=ws://127.0.0.1:8765/v1/realtime BRIDGE_MEDIA_IP=127.0.0.1 voice-media-bridge
+    OPENAI_REALTIME_URL=ws://127.0.0.1:8765/v1/realtime voice-media-bridge
     voice-media-bridge load --calls 50 --echo --max-echo-p50-ms 15 --max-loss-percent 0
   A normal conversation (the caller talks 40 % of the time), calls coming and going at 5 a second:
     voice-media-bridge load --calls 200 --speech 0.4 --churn 5 --max-answer-p99-ms 20
   Another server with the same API, its report for a script:
     voice-media-bridge load --url http://10.0.0.5:8080 --relay-ip 10.0.0.9 --json report.json
+  Over TLS, with a certificate of an authority of your own:
+    voice-media-bridge load --url https://bridge.internal:8443 --ca ca.pem --relay-ip 10.0.0.9
 Ctrl-C hangs up and reports. Exit codes: 0 all is well, 1 it could not run, 3 a bound was missed or nothing connected.
 Callers talk and listen as WhatsApp's do; the bridge must be allowed to reach them (BRIDGE_ALLOW_PRIVATE=1 for loopback).";
+
+const CHECK_HELP: &str = "\
+It changes nothing, sends no request to the model, and reads the same variables as the bridge. A unit's variables and
+limits are not those of a shell; inside the unit they are seen with:
+  systemd-run --pty --property=EnvironmentFile=/etc/voice-media-bridge/voice-media-bridge.env voice-media-bridge check-config
+
+Examples:
+  Before a start:                           voice-media-bridge check-config
+  Whether the key is taken (opens and closes a session; no audio, no answer is asked for):
+                                            voice-media-bridge check-config --deep
+  For a deployment, without network:        voice-media-bridge check-config --offline --strict --json
+Exit codes: 0 a bridge can start on this, 1 it cannot (or, with --strict, there is a warning).";
+
+const DOCTOR_HELP: &str = "\
+The caller is on this machine, laid out as WhatsApp's relay. The call is a real one: a model is billed for its seconds,
+and a receiver of events is told of its end. Where no bridge listens at a --url of this machine, one is started for the
+call, with the settings of this environment on a free port, and without events.
+
+Examples:
+  The bridge of this machine:        voice-media-bridge doctor
+  Another one, from outside:         voice-media-bridge doctor --url https://bridge.example --token $BRIDGE_API_TOKEN
+  For a script:                      voice-media-bridge doctor --json --no-start
+Exit codes: 0 every step is well, 1 it could not run, 3 a step failed.";
 
 const CAPACITY_HELP: &str = "\
 It starts a bridge, a model and a load of its own on loopback ports, and tries more and more calls until ticks come too
@@ -94,7 +133,7 @@ Examples:
   Two workers, on epoll, for a script:              voice-media-bridge capacity --workers 2 --io epoll --json -
 Exit codes: 0 a number was found, 1 it could not run, 3 not even the smallest number of calls held.";
 
-/// What a load ends with when it ran and a bound was missed.
+/// What a command ends with when it ran and what it measured is not as it should be.
 const BOUND_MISSED: u8 = 3;
 
 /// A running bridge.
@@ -103,15 +142,34 @@ struct BridgeFlags {
     /// Where the bridge's API is
     #[arg(long, env = "BRIDGE_URL", value_name = "URL", default_value = "http://127.0.0.1:8080")]
     url: String,
-    /// The API's token, where it has one
+    /// The API's token, where it has one; of several the first
     #[arg(long, env = "BRIDGE_API_TOKEN", value_name = "TOKEN", hide_env_values = true)]
     token: Option<Secret>,
+    /// File with the API's token; of several the first
+    #[arg(long, env = "BRIDGE_API_TOKEN_FILE", value_name = "FILE")]
+    token_file: Option<PathBuf>,
+    /// Trust the certificates in this file (PEM) and no others. Default: what this machine trusts
+    #[arg(long, env = "BRIDGE_CA", value_name = "FILE")]
+    ca: Option<PathBuf>,
 }
 
 impl BridgeFlags {
     fn client(&self) -> Result<Client, String> {
-        Client::new(&self.url, self.token.as_ref(), ANSWER_TIME_MAX).map_err(|error| format!("{error} (--url)"))
+        let token = tools::api_token(self.token.as_ref(), self.token_file.as_deref())?;
+        let client = match &self.ca {
+            Some(path) => Client::with_roots(&self.url, token.as_ref(), ANSWER_TIME_MAX, &tools::authorities(path)?),
+            None => Client::new(&self.url, token.as_ref(), ANSWER_TIME_MAX),
+        };
+        client.map_err(|error| format!("{error} (--url)"))
     }
+}
+
+#[derive(Args)]
+struct DoctorArgs {
+    #[command(flatten)]
+    bridge: BridgeFlags,
+    #[command(flatten)]
+    flags: DoctorFlags,
 }
 
 #[derive(Args)]
@@ -166,7 +224,10 @@ fn main() -> ExitCode {
     let outcome = match cli.command {
         None => serve(cli.flags),
         Some(Task::Serve(flags)) => serve(*flags),
-        Some(Task::CheckConfig(flags)) => check_config(*flags),
+        Some(Task::CheckConfig(flags)) => match check_config(*flags, &origins(&matches, "check-config")) {
+            Ok(code) => return code,
+            Err(problem) => Err(problem),
+        },
         Some(Task::Agent(flags)) => agent(&flags),
         Some(Task::Load(flags)) => match load(&flags) {
             Ok(code) => return code,
@@ -176,8 +237,13 @@ fn main() -> ExitCode {
             Ok(code) => return code,
             Err(problem) => Err(problem),
         },
+        Some(Task::Doctor(args)) => match doctor(&args) {
+            Ok(code) => return code,
+            Err(problem) => Err(problem),
+        },
         Some(Task::Top(flags)) => show_top(&flags),
         Some(Task::Latency(flags)) => show_latency(&flags),
+        Some(Task::Man) => show_manual(),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -203,12 +269,35 @@ fn serve(flags: Flags) -> Result<(), String> {
     server::run(config)
 }
 
-fn check_config(flags: Flags) -> Result<(), String> {
-    let config = effective(flags)?;
+/// Where each setting of a command came from.
+fn origins(matches: &ArgMatches, command: &str) -> Vec<Origin> {
+    let Some(given) = matches.subcommand_matches(command) else { return Vec::new() };
+    let cli = Cli::command();
+    let command = cli.find_subcommand(command).expect("its matches are there");
+    let origin = |arg: &Arg| {
+        let set_by = match given.value_source(arg.get_id().as_str()) {
+            Some(ValueSource::CommandLine) => arg.get_long().map(|flag| format!("--{flag}")),
+            Some(ValueSource::EnvVariable) => Some("environment".to_owned()),
+            _ => None,
+        };
+        let heading = arg.get_help_heading().unwrap_or("Others").to_owned();
+        Some(Origin { variable: arg.get_env()?.to_str()?.to_owned(), heading, set_by })
+    };
+    command.get_arguments().filter_map(origin).collect()
+}
+
+fn check_config(flags: CheckFlags, origins: &[Origin]) -> Result<ExitCode, String> {
+    let CheckFlags { settings, deep, offline, strict, json } = flags;
+    let config = effective(settings)?;
     check_filter(&config.log)?;
-    let found = server::check(&config)?;
-    print!("{config}\n{found}ok\n");
-    Ok(())
+    let depth = match (offline, deep) {
+        (true, _) => Depth::Offline,
+        (false, false) => Depth::Reach,
+        (false, true) => Depth::Session,
+    };
+    let report = server::check::run(&config, origins, depth)?;
+    print(&if json { report.to_json() } else { report.to_string() })?;
+    Ok(if report.passes(strict) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn agent(flags: &AgentFlags) -> Result<(), String> {
@@ -245,6 +334,32 @@ fn capacity(flags: &CapacityFlags) -> Result<ExitCode, String> {
     Ok(if report.calls.is_some() { ExitCode::SUCCESS } else { ExitCode::from(BOUND_MISSED) })
 }
 
+/// Tells each step when it is over, and on a terminal which one is under way.
+fn doctor(args: &DoctorArgs) -> Result<ExitCode, String> {
+    let (json, in_place) = (args.flags.json, !args.flags.json && std::io::stdout().is_terminal());
+    let mut tell = |told: Told<'_>| {
+        let (back, line) = match told {
+            Told::Begins(name) if in_place => {
+                print!("...          {}", name.word());
+                let _ = std::io::stdout().flush();
+                return;
+            }
+            Told::Begins(_) => return,
+            Told::Note(text) => ("\r\x1b[K", text.to_owned()),
+            Told::Ended(step) => ("\r\x1b[K", step.to_string()),
+        };
+        match (json, in_place) {
+            (true, _) => eprintln!("{line}"),
+            (false, true) => println!("{back}{line}"),
+            (false, false) => println!("{line}"),
+        }
+    };
+    let DoctorArgs { bridge, flags } = args;
+    let report = server::doctor::run(flags, &bridge.url, &bridge.client()?, bridge.ca.as_deref(), &mut tell)?;
+    print(&if json { report.to_json() } else { format!("{report}\n") })?;
+    Ok(if report.passed { ExitCode::SUCCESS } else { ExitCode::from(BOUND_MISSED) })
+}
+
 /// Prints a report, and its JSON where it was asked for: `-` is standard output, which then has nothing else.
 fn hand_out(text: &str, json: &str, to: Option<&str>) -> Result<(), String> {
     match to {
@@ -276,6 +391,11 @@ fn show_latency(flags: &LatencyFlags) -> Result<(), String> {
     print(&latency::report(&flags.bridge.client()?, flags.call.as_deref(), &flags.format)?)
 }
 
+fn show_manual() -> Result<(), String> {
+    // Not of what main has parsed: an empty variable takes its option's name out of that one.
+    print(&manual::page(Cli::command()).map_err(|error| format!("the page cannot be made: {error}"))?)
+}
+
 /// Prints what may be long: a reader that has seen enough, such as `head`, is no error.
 fn print(text: &str) -> Result<(), String> {
     match std::io::stdout().write_all(text.as_bytes()) {
@@ -292,7 +412,8 @@ fn interval(text: &str) -> Result<Duration, String> {
 
 fn effective(flags: Flags) -> Result<Config, String> {
     let cores = u16::try_from(system::cores().len()).unwrap_or(u16::MAX);
-    Config::from_flags(flags, cores).map_err(|error| error.to_string())
+    let read = |path: &Path| files::read(path, SECRET_FILE_BYTES_MAX);
+    Config::from_flags_and_files(flags, cores, &read).map_err(|error| error.to_string())
 }
 
 fn check_filter(filter: &str) -> Result<EnvFilter, String> {

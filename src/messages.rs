@@ -14,10 +14,12 @@ use crate::call::downlink::DownlinkReport;
 use crate::call::uplink::UplinkReport;
 use crate::call_id::{CallNumber, LogId};
 use crate::close_reason::CloseReason;
+use crate::config::Secret;
 use crate::peer::PeerReport;
 use crate::peer::sdp::Offer;
 use crate::realtime::SessionSettings;
 use crate::stats::{StageLatency, Stages, WorkerStats};
+use crate::tls::Acceptor;
 
 /// Ties an answer to the question that control put to a worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -43,6 +45,17 @@ pub enum Message {
     Event(Event),
     /// Control has news for the service manager.
     Notify(Notice),
+    /// The signals' thread has read settings again, for control.
+    Reload(Reloaded),
+}
+
+/// What SIGHUP has read again: nothing where no file is named, and the reason in words where it cannot be used.
+#[derive(Debug)]
+pub struct Reloaded {
+    /// The certificate of the API.
+    pub tls: Option<Result<Acceptor, String>>,
+    /// The tokens of the API; at least one.
+    pub api_tokens: Option<Result<Vec<Secret>, String>>,
 }
 
 /// What control tells a worker.

@@ -5,13 +5,15 @@
 //! it must not do any of their work.
 
 pub mod capacity;
+pub mod check;
+pub mod doctor;
 pub mod load;
+pub mod reload;
 
-use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use crate::agent::AgentConfig;
 use crate::audio;
@@ -29,8 +31,8 @@ use crate::messages::Message;
 use crate::peer::identity::Identity;
 use crate::peer::sdp::Policy;
 use crate::stats::{BuildInfo, CounterReader, ProcessReader, ProcessStats};
+use crate::tls::Tls;
 use crate::worker::{LoadSettings, Worker, WorkerConfig};
-use crate::wss::Tls;
 
 /// Runs the bridge until a signal ends it. Errors say what could not be set up and what to do.
 pub fn run(config: Config) -> Result<(), String> {
@@ -38,6 +40,10 @@ pub fn run(config: Config) -> Result<(), String> {
     info!("{}", chosen.line);
     if let Err(error) = system::raise_descriptor_limit() {
         warn!(%error, "the limit of open files could not be raised; each call needs two");
+    }
+    let tls = config.tls.as_ref().map(reload::read_tls).transpose()?;
+    if let Some(acceptor) = &tls {
+        reload::warn_of(acceptor);
     }
     let (listener, address) = listen(config.listen).map_err(|error| cannot_listen(config.listen, &error))?;
     let media_ip = media_ip(&config);
@@ -101,9 +107,17 @@ pub fn run(config: Config) -> Result<(), String> {
         None => None,
     };
     let events = events.transpose().map_err(|error| format!("no thread for events: {error}"))?;
-    let _signals = signals::forward(boxes.stopper).map_err(|error| format!("no thread for signals: {error}"))?;
+    let (reloader, to_control) = (reload::Reloader::of(&config), boxes.to_control);
+    let reload = move || {
+        if to_control.send(Message::Reload(reloader.read())).is_err() {
+            error!("control takes no messages now: what SIGHUP has read is lost; send it again");
+        }
+    };
+    let _signals = signals::forward_with_reload(boxes.stopper, reload)
+        .map_err(|error| format!("no thread for signals: {error}"))?;
 
     let mut setup = Setup::new("control", boxes.control.inbox, boxes.control.routes);
+    setup.first = true;
     setup.doors.push((Door::Api, listener.into()));
     if let Some(address) = config.drain.agent_check_listen {
         let (listener, address) = listen(address).map_err(|error| {
@@ -119,6 +133,7 @@ pub fn run(config: Config) -> Result<(), String> {
             io: kind_label(chosen.kind),
             opus: audio::library_version(),
         },
+        tls,
         entropy: system::entropy,
         driver_counters: CounterReader::new(move || Counters::sum(&counters)),
         process: process_reader(process::unix_sec()),
@@ -156,34 +171,6 @@ pub fn run_agent(address: SocketAddr, echo: bool, talk_percent: Option<u8>) -> R
     setup.doors.push((Door::Api, listener.into()));
     setup.window = Window::of_tool();
     driver::run(chosen.kind, agent, setup).map_err(|error| format!("the agent's loop failed: {error}"))
-}
-
-/// Tries what the settings need without keeping it, and says what it finds, a line each.
-pub fn check(config: &Config) -> Result<String, String> {
-    let chosen = driver::probe(config.io)?;
-    let mut found = format!("{}\nmedia address {}\n", chosen.line, media_ip(config));
-    match listen(config.listen) {
-        Ok(_) => {}
-        Err(error) if error.kind() == ErrorKind::AddrInUse => {
-            let warning =
-                format!("warning: {} is in use, by a bridge that runs already or by another program\n", config.listen);
-            found += &warning;
-        }
-        Err(error) => return Err(cannot_listen(config.listen, &error)),
-    }
-    if let Upstream::Url { url, .. } = &config.upstream
-        && url.tls
-    {
-        Tls::new()?;
-    }
-    if let Some(events) = &config.events {
-        let _ = poster(events)?;
-    }
-    if let Some(name) = &config.model_was_retired {
-        let warning = format!("warning: the model {name} is retired; {} is used\n", config.model);
-        found += &warning;
-    }
-    Ok(found)
 }
 
 fn cannot_listen(address: SocketAddr, error: &std::io::Error) -> String {
@@ -264,11 +251,12 @@ fn announce(config: &Config, address: SocketAddr, media_ip: IpAddr) {
         Upstream::Builtin => info!("the built-in agent answers calls; set OPENAI_API_KEY for the model"),
         Upstream::Url { url, .. } => info!("{} at {} answers calls", config.model, url.host),
     }
+    let scheme = if config.tls.is_some() { "https" } else { "http" };
     if config.page {
         let host = if address.ip().is_unspecified() { media_ip } else { address.ip() };
         let page = SocketAddr::new(host, address.port());
-        info!("listening on {address}; call it from a browser: http://{page}/");
+        info!("listening on {address}; call it from a browser: {scheme}://{page}/");
     } else {
-        info!("listening on {address}");
+        info!("listening on {address} ({scheme})");
     }
 }

@@ -22,7 +22,10 @@ use crate::peer::PeerReport;
 pub use hdrhistogram::Counter as Count;
 pub use histogram::{Distribution, Grain, Histogram, LATENCY_US_MAX, Percentiles};
 pub use interchange::{PackedStages, interval_log, percentile_text};
-pub use prometheus::{BuildInfo, ControlStats, CounterReader, ProcessReader, ProcessStats, Reader, WorkerLoad, render};
+pub use prometheus::{
+    BuildInfo, ControlStats, CounterReader, Handshakes, ProcessReader, ProcessStats, Reader, Reloads, WorkerLoad,
+    render,
+};
 pub use stages::{RECENT, Recorder, StageDistribution, StageLatency, Stages};
 
 macro_rules! stages {

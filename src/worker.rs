@@ -195,19 +195,21 @@ impl Worker {
         self.outputs.push_back(Output::BindUdp { socket: key.socket(), address });
     }
 
-    /// The address that the answer advertises. A caller on this host (a browser, a test) offers loopback candidates only;
-    /// it gets a loopback candidate back where the API itself is for this host only.
+    /// The address that the answer advertises. A caller on this host (a browser, a test) can be reached on loopback only;
+    /// it gets a loopback candidate back where the API itself is for this host only. Candidates that no policy uses say
+    /// nothing: an offer as WhatsApp's carries an IPv6 address beside the one that is meant.
     fn local_address(&self, open: &OpenCall) -> IpAddr {
-        let candidates = &open.offer.candidates;
-        let all_loopback = !candidates.is_empty() && candidates.iter().all(|c| c.addr.ip().is_loopback());
-        if !(self.config.loopback_listener && all_loopback) {
+        if !self.config.loopback_listener {
             return self.config.media_ip;
         }
-        if candidates.iter().any(|c| c.addr.is_ipv4()) {
-            Ipv4Addr::LOCALHOST.into()
-        } else {
-            Ipv6Addr::LOCALHOST.into()
+        // A loopback candidate in the answer allows loopback callers, see `make`.
+        let policy = Policy { allow_private: true, ..self.config.policy.clone() };
+        let candidates = open.offer.candidates.iter().map(|candidate| candidate.addr);
+        let usable: Vec<SocketAddr> = candidates.filter(|addr| policy.usable(*addr).is_ok()).collect();
+        if usable.is_empty() || !usable.iter().all(|addr| addr.ip().is_loopback()) {
+            return self.config.media_ip;
         }
+        if usable.iter().any(SocketAddr::is_ipv4) { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() }
     }
 
     fn bound(&mut self, now: Instant, key: CallKey, port: u16) {

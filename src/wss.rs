@@ -3,7 +3,7 @@
 //! Bytes that came go in, messages and changes of state come out, and what is to be written is collected until somebody
 //! asks for it. This module must not know what the messages say.
 //!
-//! Only the files below it name rustls and tungstenite.
+//! Only the files below it name tungstenite.
 
 mod client;
 mod frame;
@@ -13,13 +13,12 @@ pub mod server;
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
-mod tls;
 mod upgrade;
 
 pub use client::{Client, Event, Step, Text};
-pub use tls::Tls;
-pub(crate) use tls::{explain, machine_roots, provider};
 pub use upgrade::Request;
+
+pub use crate::tls::Tls;
 
 use std::time::Duration;
 

@@ -41,6 +41,7 @@ fn metrics() -> String {
         start_sec: Some(1.0),
     };
     control.workers = vec![WorkerLoad::default()];
+    control.tls_not_after_sec = Some(1);
     control.requests.insert(("/health", 200), 1);
     control.refused.insert("full", 1);
     let mut workers = WorkerStats { ended: vec![1; CloseReason::ALL.len()], ..WorkerStats::default() };

@@ -209,6 +209,7 @@ impl Bridge {
             ControlConfig {
                 config: Arc::new(config),
                 build,
+                tls: None,
                 entropy,
                 driver_counters: CounterReader::default(),
                 process: ProcessReader::default(),

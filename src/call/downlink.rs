@@ -58,6 +58,9 @@ crate::report! {
     }
 }
 
+/// Names audio of ours in the playout. The model's items are numbered from zero, and no call has four thousand million.
+pub const OWN_ITEM: ItemId = ItemId(u32::MAX);
+
 /// What a flush threw away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Flushed {
@@ -184,6 +187,13 @@ impl Downlink {
         push
     }
 
+    /// Queues audio that is not the model's: it is played like any other as [`OWN_ITEM`], and not counted as the model's.
+    /// Once in a call.
+    pub fn push_own(&mut self, pcm: &[i16]) {
+        self.playout.push(OWN_ITEM, pcm);
+        self.playout.end_item(OWN_ITEM);
+    }
+
     /// No more audio comes for this item; what waits of it is played.
     pub fn end_item(&mut self, item: ItemId) {
         self.playout.end_item(item);
@@ -222,7 +232,8 @@ impl Downlink {
         let mut frame = [0; FRAME_SAMPLES];
         let played = self.render(&mut frame);
         if let Some(played) = played {
-            self.counts.played_samples += played.samples as u64;
+            let of_model = if played.item == OWN_ITEM { 0 } else { played.samples };
+            self.counts.played_samples += of_model as u64;
         } else {
             self.counts.silence_packets += 1;
             self.counts.underruns += u64::from(!was_silent && self.playout.is_waiting());

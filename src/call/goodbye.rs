@@ -7,10 +7,6 @@ use std::f64::consts::{PI, TAU};
 use std::sync::LazyLock;
 
 use crate::audio::SAMPLE_RATE_HZ;
-use crate::playout::ItemId;
-
-/// Names the tones in the playout. The model's items are numbered from zero, and no call has four thousand million.
-pub(super) const ITEM: ItemId = ItemId(u32::MAX);
 
 /// A falling fifth, E5 and A4: within what any telephone carries, and neither a pair of the keypad's tones nor the pitch
 /// of a busy line (425 Hz, or 480 with 620).

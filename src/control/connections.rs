@@ -7,13 +7,15 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use crate::call_id::{CallNumber, LogId};
-use crate::http::{Connection, Event, Response};
+use crate::http::{Event, Response};
 use crate::io::{Door, StreamKey};
+use crate::tls::Acceptor;
 
 use super::timers::{Timer, Timers};
+use super::wire::{News, Wire};
 
 /// Connections served at once: room for a thousand stalled clients beside honest ones. At worst, each with head and
-/// body nearly whole, they hold 300 MB.
+/// body nearly whole, they hold 300 MB; TLS adds some 10 KB to each.
 pub(super) const CONNECTIONS_MAX: usize = 2048;
 /// Connections beyond it that are being told so.
 const REFUSALS_MAX: usize = 64;
@@ -91,9 +93,11 @@ enum State {
 
 #[derive(Debug)]
 struct Open {
-    http: Connection,
+    wire: Wire,
     /// Beyond the maximum, being told so.
     refused: bool,
+    /// Being told why it is not served, without having asked.
+    unasked: bool,
     requests: u32,
     exchange: Option<Exchange>,
     armed: Option<Instant>,
@@ -130,18 +134,20 @@ impl Connections {
         self.paused = false;
     }
 
-    /// A connection stands. Where there are too many, returns a ticket to refuse it with.
-    pub(super) fn accepted(&mut self, now: Instant, stream: StreamKey) -> Option<Ticket> {
+    /// A connection stands. At the API's door it speaks TLS where there is an acceptor; the others are on this machine. Where
+    /// there are too many, returns a ticket to refuse it with.
+    pub(super) fn accepted(&mut self, now: Instant, stream: StreamKey, tls: Option<&Acceptor>) -> Option<Ticket> {
         let State::Offered(door) = self.slot(stream)?.state else { return None };
         self.offered[door as usize] -= 1;
+        let tls = tls.filter(|_| door == Door::Api);
         let refused = self.open >= CONNECTIONS_MAX;
         if refused {
             self.refusing += 1;
         } else {
             self.open += 1;
         }
-        let http = Connection::new(now);
-        let open = Open { http, refused, requests: 0, exchange: None, armed: None };
+        let wire = Wire::new(now, tls);
+        let open = Open { wire, refused, unasked: refused, requests: 0, exchange: None, armed: None };
         self.slots[stream.slot as usize].state = State::Open(Box::new(open));
         self.touched.push_back(stream);
         refused.then(|| self.begin(stream, Exchange::new(now, "none")))
@@ -155,22 +161,31 @@ impl Connections {
         true
     }
 
-    pub(super) fn received(&mut self, now: Instant, stream: StreamKey, bytes: &[u8]) {
-        self.touch(stream, |open| open.http.received(now, bytes));
+    pub(super) fn received(&mut self, now: Instant, stream: StreamKey, bytes: &[u8]) -> News {
+        let mut news = News::None;
+        self.touch(stream, |open| news = open.wire.received(now, bytes));
+        news
+    }
+
+    /// A ticket to refuse a connection with that has asked nothing.
+    pub(super) fn refuse_unasked(&mut self, now: Instant, stream: StreamKey) -> Ticket {
+        let open = self.open_mut(stream).expect("only open connections have news");
+        open.unasked = true;
+        self.begin(stream, Exchange::new(now, "none"))
     }
 
     pub(super) fn ended(&mut self, now: Instant, stream: StreamKey) {
-        self.touch(stream, |open| open.http.ended(now));
+        self.touch(stream, |open| open.wire.ended(now));
     }
 
     pub(super) fn written(&mut self, now: Instant, stream: StreamKey) {
-        self.touch(stream, |open| open.http.written(now));
+        self.touch(stream, |open| open.wire.written(now));
     }
 
     pub(super) fn timed_out(&mut self, now: Instant, stream: StreamKey) {
         self.touch(stream, |open| {
             open.armed = None;
-            open.http.timed_out(now);
+            open.wire.timed_out(now);
         });
     }
 
@@ -179,8 +194,8 @@ impl Connections {
         self.touched.pop_front()
     }
 
-    pub(super) fn poll(&mut self, stream: StreamKey) -> Option<Event> {
-        self.open_mut(stream)?.http.poll()
+    pub(super) fn poll(&mut self, now: Instant, stream: StreamKey) -> Option<Event> {
+        self.open_mut(stream)?.wire.poll(now)
     }
 
     /// A request was read.
@@ -210,10 +225,10 @@ impl Connections {
         self.exchange(ticket)?.answered = true;
         self.touched.push_back(ticket.stream);
         let open = self.open_mut(ticket.stream)?;
-        if open.refused {
-            open.http.refuse(now, response);
+        if open.unasked {
+            open.wire.refuse(now, response);
         } else {
-            open.http.respond(now, response);
+            open.wire.respond(now, response);
         }
         open.exchange.as_mut()
     }
@@ -226,7 +241,7 @@ impl Connections {
     /// Sets the timer to the connection's deadline.
     pub(super) fn rearm(&mut self, stream: StreamKey, timers: &mut Timers) {
         let Some(open) = self.open_mut(stream) else { return };
-        let until = open.http.deadline();
+        let until = open.wire.deadline();
         if until != open.armed {
             if let Some(at) = open.armed {
                 timers.disarm(at, Timer::Connection(stream));
@@ -285,7 +300,7 @@ impl Connections {
 
     /// Whether any request is on its way in or its answer on its way out.
     pub(super) fn any_busy(&self) -> bool {
-        self.slots.iter().any(|slot| matches!(&slot.state, State::Open(open) if open.http.is_busy()))
+        self.slots.iter().any(|slot| matches!(&slot.state, State::Open(open) if open.wire.is_busy()))
     }
 
     fn slot(&self, stream: StreamKey) -> Option<&Slot> {

@@ -64,15 +64,21 @@ impl Control {
 
     /// SIGTERM or SIGINT.
     pub(super) fn signalled(&mut self, now: Instant) {
+        let was_asked = self.is_leaving();
         self.begin_drain(now, Successor::None);
         match &mut self.life {
-            Life::Draining(drain) if !drain.signalled => drain.signalled = true,
+            Life::Draining(drain) if !drain.signalled => {
+                drain.signalled = true;
+                if was_asked {
+                    tracing::info!("a signal while draining already; a second one ends calls at once");
+                }
+            }
             Life::Serving | Life::Draining(_) | Life::Stopping { ending: Ending::Goodbye, .. } => {
-                tracing::warn!(calls = self.calls.live(), "asked to stop again: calls are ended at once");
+                tracing::warn!(calls = self.calls.live(), "a second signal: calls are ended at once");
                 self.stop(now, Ending::AtOnce);
             }
             Life::Stopping { ending: Ending::AtOnce, .. } | Life::Done => {
-                tracing::warn!("asked to stop once more: nobody is waited for");
+                tracing::warn!("a third signal: nobody is waited for");
                 self.exit();
             }
         }

@@ -1,6 +1,6 @@
-//! Who may ask: the token, and where there is none, the defence against web pages.
+//! Who may ask: the tokens, and where there is none, the defence against web pages.
 //!
-//! With a token, it alone decides. Without one the listener is on loopback, where a browser on the same machine carries
+//! With tokens, they alone decide. Without one the listener is on loopback, where a browser on the same machine carries
 //! any page's requests. So without a token the request must be addressed to an IP address or to `localhost` (a page
 //! whose name was rebound to 127.0.0.1 still sends its own name), and must not say that another page sent it. Programs
 //! such as the webhook send neither `Origin` nor `Sec-Fetch-Site`.
@@ -13,26 +13,32 @@ use crate::http::Head;
 
 use super::answer::Refusal;
 
-/// The API's lock. Holds only the token's hash.
-pub(super) struct Gate(Option<Digest>);
+/// The API's lock. Holds only the tokens' hashes.
+pub(super) struct Gate(Vec<Digest>);
 
 impl std::fmt::Debug for Gate {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(if self.0.is_some() { "Gate(token)" } else { "Gate(no token)" })
+        write!(f, "Gate({} tokens)", self.0.len())
     }
 }
 
 impl Gate {
-    pub(super) fn new(token: Option<&Secret>) -> Self {
-        Self(token.map(|token| hash(token.expose())))
+    pub(super) fn new(tokens: &[Secret]) -> Self {
+        Self(tokens.iter().map(|token| hash(token.expose())).collect())
     }
 
     /// Lets a request pass or says why not. `path_token` is the one of the `/k/<token>/…` form, which then decides.
     pub(super) fn admit(&self, head: &Head, path_token: Option<&str>) -> Result<(), Refusal> {
-        let Some(expected) = &self.0 else { return same_site(head) };
-        let shown = path_token.or_else(|| bearer(head)).map(hash);
-        // Hashes of both sides are compared, in constant time: neither bytes nor length of the token show in the time.
-        if shown.is_some_and(|shown| verify_slices_are_equal(shown.as_ref(), expected.as_ref()).is_ok()) {
+        if self.0.is_empty() {
+            return same_site(head);
+        }
+        // Hashes of both sides are compared, in constant time, with all tokens whichever it is: neither bytes nor length
+        // nor place of a token show in the time.
+        let is_one = |shown: Digest| {
+            let same = |token: &Digest| verify_slices_are_equal(shown.as_ref(), token.as_ref()).is_ok();
+            self.0.iter().fold(false, |found, token| found | same(token))
+        };
+        if path_token.or_else(|| bearer(head)).map(hash).is_some_and(is_one) {
             return Ok(());
         }
         let text = "The token is missing or wrong. Send it as `Authorization: Bearer TOKEN`, or call /k/TOKEN/api/...";

@@ -8,6 +8,7 @@ mod fields;
 mod gate;
 mod latency;
 mod placement;
+mod reload;
 mod server;
 mod stop;
 mod supervision;
@@ -28,6 +29,7 @@ use crate::messages::{
     CallReport, CallState, Ending, Event, FromWorker, Message, Notice, OpenCall, OpenRefusal, ToWorker,
 };
 use crate::stats::{BuildInfo, CounterReader, ProcessReader, Stages, WorkerStats};
+use crate::tls::Acceptor;
 
 const OFFER: &str = include_str!("../../tests/fixtures/sdp/offer-live-2026-10-02.sdp");
 const ANSWER: &str = "v=0\r\no=- 9 9 IN IP4 198.51.100.7\r\n";
@@ -127,15 +129,20 @@ impl World {
     }
 
     fn with(words: &[&str]) -> Self {
-        Self::started(words, None)
+        Self::started(words, None, None)
     }
 
     /// With a watchdog that wants to be told this often.
     fn watched(alive_every: Duration) -> Self {
-        Self::started(&[], Some(alive_every))
+        Self::started(&[], Some(alive_every), None)
     }
 
-    fn started(words: &[&str], alive_every: Option<Duration>) -> Self {
+    /// With TLS.
+    fn secure(words: &[&str], tls: Acceptor) -> Self {
+        Self::started(words, None, Some(tls))
+    }
+
+    fn started(words: &[&str], alive_every: Option<Duration>, tls: Option<Acceptor>) -> Self {
         let now = Instant::now();
         let entropy = |bytes: &mut [u8]| bytes.fill(0xab);
         let build = BuildInfo { version: "1.2.3", io: "sim", opus: "" };
@@ -144,6 +151,7 @@ impl World {
             ControlConfig {
                 config: Arc::new(config(words)),
                 build,
+                tls,
                 entropy,
                 driver_counters: CounterReader::default(),
                 process: ProcessReader::default(),

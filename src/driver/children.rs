@@ -1,7 +1,7 @@
 //! Child processes: this same program in another role, on cores that are chosen for it.
 //!
 //! A child never outlives its handle, never waits for us to read what it prints, and has only the environment that it is
-//! given. This file must not know what the roles are.
+//! given or, where it stands in for us, ours. This file must not know what the roles are.
 
 use std::fs;
 use std::io::{self, Read};
@@ -34,6 +34,21 @@ impl Child {
         let mut command = Command::new(program);
         command.args(arguments).env_clear().envs(environment.iter().map(|(name, value)| (name, value)));
         Self::spawn(&mut command, cores)
+    }
+
+    /// Starts this program with these arguments and the environment of this process, with these changes: a value is set,
+    /// `None` takes a variable away.
+    pub fn start_alike(arguments: &[String], changes: &[(&str, Option<String>)]) -> io::Result<Self> {
+        let program = std::env::current_exe()?;
+        let mut command = Command::new(program);
+        command.args(arguments);
+        for (name, value) in changes {
+            match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
+        }
+        Self::spawn(&mut command, &[])
     }
 
     fn spawn(command: &mut Command, cores: &[usize]) -> io::Result<Self> {

@@ -11,7 +11,7 @@ use std::time::Duration;
 use ureq::tls::{Certificate, RootCerts, TlsConfig};
 
 use crate::config::Secret;
-use crate::wss;
+use crate::tls;
 
 /// Longest answer taken, in bytes. A list of 4096 calls, the longest that the API gives, is about 10 MB.
 pub const BODY_BYTES_MAX: u64 = 16 << 20;
@@ -61,12 +61,17 @@ pub struct Client {
 impl Client {
     /// A client of what lies below this URL. Each request, its answer included, may take `timeout`.
     pub fn new(url: &str, token: Option<&Secret>, timeout: Duration) -> Result<Self, FetchError> {
-        let roots = if url.starts_with("https://") { wss::machine_roots() } else { Vec::new() };
+        let roots = if url.starts_with("https://") { tls::machine_roots() } else { Vec::new() };
         Self::with_roots(url, token, timeout, &roots)
     }
 
     /// Trusts these authorities, each in DER, or the bundled ones when there are none.
-    fn with_roots(url: &str, token: Option<&Secret>, timeout: Duration, roots: &[Vec<u8>]) -> Result<Self, FetchError> {
+    pub fn with_roots(
+        url: &str,
+        token: Option<&Secret>,
+        timeout: Duration,
+        roots: &[Vec<u8>],
+    ) -> Result<Self, FetchError> {
         if !url.starts_with("http://") && !url.starts_with("https://") {
             return Err(FetchError("the URL must start with http:// or https://".into()));
         }
@@ -74,9 +79,9 @@ impl Client {
             [] => RootCerts::WebPki,
             _ => roots.iter().map(|der| Certificate::from_der(der).to_owned()).collect::<Vec<_>>().into(),
         };
-        let tls = TlsConfig::builder().unversioned_rustls_crypto_provider(wss::provider()).root_certs(roots).build();
+        let policy = TlsConfig::builder().unversioned_rustls_crypto_provider(tls::provider()).root_certs(roots).build();
         let config = ureq::Agent::config_builder()
-            .tls_config(tls)
+            .tls_config(policy)
             .proxy(None)
             .http_status_as_error(false)
             .max_redirects(0)
@@ -106,6 +111,24 @@ impl Client {
         self.finish(request.send(body))
     }
 
+    /// POST of JSON to the client's URL with `path` behind it.
+    pub fn post(&self, path: &str, json: &str) -> Result<Fetched, FetchError> {
+        let mut request = self.agent.post(format!("{}{path}", self.base)).content_type("application/json");
+        if let Some(bearer) = &self.bearer {
+            request = request.header("Authorization", bearer.expose());
+        }
+        self.finish(request.send(json))
+    }
+
+    /// DELETE of the client's URL with `path` behind it.
+    pub fn delete(&self, path: &str) -> Result<Fetched, FetchError> {
+        let mut request = self.agent.delete(format!("{}{path}", self.base));
+        if let Some(bearer) = &self.bearer {
+            request = request.header("Authorization", bearer.expose());
+        }
+        self.finish(request.call())
+    }
+
     fn finish(&self, answer: Result<ureq::http::Response<ureq::Body>, ureq::Error>) -> Result<Fetched, FetchError> {
         let read = |mut response: ureq::http::Response<ureq::Body>| {
             let body = response.body_mut().with_config().limit(BODY_BYTES_MAX).lossy_utf8(true).read_to_string()?;
@@ -128,7 +151,7 @@ impl Client {
             }
             ureq::Error::Io(error) => match error.kind() {
                 ErrorKind::ConnectionRefused => format!("nothing listens on {server} (connection refused)"),
-                _ => wss::explain(error, host).unwrap_or_else(|| format!("the connection to {server} failed: {error}")),
+                _ => tls::explain(error, host).unwrap_or_else(|| format!("the connection to {server} failed: {error}")),
             },
             ureq::Error::ConnectionFailed => format!("no address of {server} could be connected to"),
             ureq::Error::Protocol(error) => format!("{server} does not speak HTTP as it should: {error}"),
@@ -151,7 +174,7 @@ mod tests {
     use std::thread::{self, JoinHandle};
 
     use super::*;
-    use crate::wss::testing::Identity;
+    use crate::tls::testing::Identity;
 
     const PATIENCE: Duration = Duration::from_secs(10);
     const HEAD_END: &str = "\r\n\r\n";

@@ -299,6 +299,8 @@ pub struct Mailboxes<M> {
     pub supervisor: Endpoint<M>,
     /// Makes control stop; for signals.
     pub stopper: Stopper,
+    /// Tells control what a signal has brought.
+    pub to_control: Sender<M>,
 }
 
 /// Builds the star: control and the resolver in the middle, workers around them.
@@ -324,6 +326,7 @@ pub fn mailboxes<M>(workers: u16) -> io::Result<Mailboxes<M>> {
         events: Endpoint { inbox: events, routes: Routes::new() },
         supervisor: Endpoint { inbox: supervisor, routes: Routes::new() },
         stopper: to_control.stopper(),
+        to_control,
     })
 }
 

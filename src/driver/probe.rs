@@ -6,6 +6,7 @@
 
 use std::cell::Cell;
 use std::collections::VecDeque;
+use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::rc::Rc;
@@ -44,25 +45,55 @@ pub fn probe(choice: IoChoice) -> Result<Chosen, String> {
             let line = format!("io_uring with {table} descriptors (kernel {kernel})");
             Ok(Chosen { kind: Kind::Uring { registered }, line })
         }
-        Err(why) if choice == IoChoice::Auto => {
-            Ok(Chosen { kind: Kind::Epoll, line: format!("epoll, because io_uring does not work here: {why}") })
+        Err(refusal) if choice == IoChoice::Auto => {
+            Ok(Chosen { kind: Kind::Epoll, line: format!("epoll, because io_uring does not work here: {refusal}") })
         }
-        Err(why) => Err(format!("io_uring does not work here: {why}")),
+        Err(refusal) => Err(format!("io_uring does not work here: {refusal}")),
+    }
+}
+
+/// Why io_uring does not work, and what to do about it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NoUring {
+    /// What was seen.
+    pub why: String,
+    /// The cure.
+    pub cure: String,
+}
+
+impl fmt::Display for NoUring {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.why, self.cure)
     }
 }
 
 /// Whether io_uring works, and if so whether registered descriptors are sound.
-fn try_uring() -> Result<bool, String> {
-    let explain = |error: SetupError| explain(&error, &release(), uring_disabled());
-    match self_test(true).map_err(explain)? {
+pub fn try_uring() -> Result<bool, NoUring> {
+    let failed = |outcome| NoUring { why: format!("its self-test failed ({outcome:?})"), cure: WITHOUT.into() };
+    match self_test(true).map_err(|failed| explained(&failed))? {
         Outcome::Freed => Ok(true),
-        Outcome::Held => match self_test(false).map_err(explain)? {
+        Outcome::Held => match self_test(false).map_err(|failed| explained(&failed))? {
             Outcome::Freed => Ok(false),
-            other => Err(format!("its self-test failed ({other:?}); BRIDGE_IO=epoll does without it")),
+            other => Err(failed(other)),
         },
-        other => Err(format!("its self-test failed ({other:?}); BRIDGE_IO=epoll does without it")),
+        other => Err(failed(other)),
     }
 }
+
+/// Whether so many loops can have their rings at the same time: each takes memory that some kernels count as locked.
+pub fn try_rings(loops: u16) -> Result<(), NoUring> {
+    let mut rings = Vec::new();
+    for _ in 0..loops {
+        let (sender, inbox) = mailbox::<()>().map_err(|error| explained(&SetupError { step: "mailbox", error }))?;
+        let common = Common::new(Ports::Any, Arc::new(Counters::default()), Window::NONE);
+        let ring = Uring::new(common, &inbox, Vec::new(), true).map_err(|failed| explained(&failed))?;
+        rings.push((ring, inbox, sender));
+    }
+    Ok(())
+}
+
+/// The way out where there is no other.
+const WITHOUT: &str = "BRIDGE_IO=epoll does without it";
 
 /// What the self-test saw.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -147,7 +178,7 @@ impl From<SetupError> for io::Error {
 }
 
 /// The kernel's release, such as `6.1.0-18-amd64`.
-fn release() -> String {
+pub(super) fn release() -> String {
     std::fs::read_to_string("/proc/sys/kernel/osrelease").map_or_else(|_| "unknown".into(), |text| text.trim().into())
 }
 
@@ -156,31 +187,41 @@ fn uring_disabled() -> Option<u8> {
     std::fs::read_to_string("/proc/sys/kernel/io_uring_disabled").ok()?.trim().parse().ok()
 }
 
+fn explained(failed: &SetupError) -> NoUring {
+    explain(failed, &release(), uring_disabled())
+}
+
 /// Why a ring could not be made, and what to do about it.
-fn explain(failed: &SetupError, release: &str, disabled: Option<u8>) -> String {
-    let first = failed.step == STEP_RING;
-    match (failed.error.raw_os_error(), disabled) {
-        (Some(libc::EPERM), Some(1)) if first => "kernel.io_uring_disabled is 1: run as a member of the group in \
-             kernel.io_uring_group, or set it to 0 with sysctl"
-            .into(),
+fn explain(failed: &SetupError, release: &str, disabled: Option<u8>) -> NoUring {
+    let (first, step) = (failed.step == STEP_RING, failed.step);
+    let (why, cure) = match (failed.error.raw_os_error(), disabled) {
+        (Some(libc::EPERM), Some(1)) if first => (
+            "kernel.io_uring_disabled is 1".into(),
+            "run as a member of the group in kernel.io_uring_group, or set it to 0 with sysctl",
+        ),
         (Some(libc::EPERM), Some(2)) if first => {
-            "kernel.io_uring_disabled is 2: allow it with `sysctl kernel.io_uring_disabled=0`".into()
+            ("kernel.io_uring_disabled is 2".into(), "allow it with `sysctl kernel.io_uring_disabled=0`")
         }
-        (Some(libc::EPERM | libc::EACCES), _) if first => "the container or a seccomp filter forbids io_uring_setup: \
-             allow io_uring_setup, io_uring_enter and io_uring_register (systemd: add them to SystemCallFilter=; \
-             Docker: a seccomp profile with them)"
-            .into(),
-        (Some(libc::ENOSYS), _) => "the kernel is built without it, or a sandbox hides it".into(),
-        (Some(libc::EINVAL), _) => format!("kernel {release} is too old ({}): 6.1 or newer has it all", failed.step),
-        (Some(libc::ENOMEM), _) => format!(
-            "{} found too little memory that may be locked: raise it (ulimit -l, systemd LimitMEMLOCK=)",
-            failed.step
+        (Some(libc::EPERM | libc::EACCES), _) if first => (
+            "the container or a seccomp filter forbids io_uring_setup".into(),
+            "allow io_uring_setup, io_uring_enter and io_uring_register (systemd: add them to SystemCallFilter=; \
+             Docker: a seccomp profile with them)",
+        ),
+        (Some(libc::ENOSYS), _) => (
+            "the kernel is built without it, or a sandbox hides it".into(),
+            "a kernel with CONFIG_IO_URING=y outside the sandbox has it",
+        ),
+        (Some(libc::EINVAL), _) => (format!("kernel {release} is too old ({step})"), "6.1 or newer has it all"),
+        (Some(libc::ENOMEM), _) => (
+            format!("{step} found too little memory that may be locked"),
+            "raise it (ulimit -l, systemd LimitMEMLOCK=)",
         ),
         (Some(libc::EMFILE | libc::ENFILE), _) => {
-            format!("{} found too few descriptors: raise the limit (ulimit -n, systemd LimitNOFILE=)", failed.step)
+            (format!("{step} found too few descriptors"), "raise the limit (ulimit -n, systemd LimitNOFILE=)")
         }
-        _ => format!("{} failed: {}", failed.step, failed.error),
-    }
+        _ => (format!("{step} failed: {}", failed.error), WITHOUT),
+    };
+    NoUring { why, cure: cure.into() }
 }
 
 #[cfg(test)]
@@ -190,7 +231,8 @@ mod tests {
     #[test]
     fn every_refusal_names_its_cure() {
         let why = |step, errno, disabled| {
-            explain(&SetupError { step, error: io::Error::from_raw_os_error(errno) }, "5.15.0-generic", disabled)
+            let failed = SetupError { step, error: io::Error::from_raw_os_error(errno) };
+            explain(&failed, "5.15.0-generic", disabled).to_string()
         };
         for (text, cure) in [
             (why(STEP_RING, libc::EPERM, Some(1)), "io_uring_group"),

@@ -25,6 +25,13 @@ pub fn pin_to(core: usize) -> io::Result<()> {
     Ok(sched_setaffinity(Pid::from_raw(0), &set)?)
 }
 
+/// Lets the calling thread go before threads of the usual priority, where the host allows it (RLIMIT_NICE): the least
+/// that makes it the next to run when it wakes on a core that a worker keeps busy.
+pub(super) fn go_first() -> io::Result<()> {
+    const NICE: i32 = -10;
+    Ok(rustix::process::setpriority_process(None, NICE)?)
+}
+
 /// Lets the calling thread's sleeps end when they should, and not up to 50 µs later for the sake of fewer interrupts.
 pub(super) fn wake_on_time() -> io::Result<()> {
     Ok(nix::sys::prctl::set_timerslack(1)?)
@@ -104,6 +111,17 @@ mod tests {
         })
         .join()
         .unwrap();
+    }
+
+    #[test]
+    fn a_thread_goes_first_without_taking_others_along() {
+        let before = rustix::process::getpriority_process(None).unwrap();
+        let raised = std::thread::spawn(|| go_first().map(|()| rustix::process::getpriority_process(None).unwrap()));
+        match raised.join().unwrap() {
+            Ok(nice) => assert_eq!(nice, -10),
+            Err(error) => assert!(matches!(error.kind(), io::ErrorKind::PermissionDenied), "{error}"),
+        }
+        assert_eq!(rustix::process::getpriority_process(None).unwrap(), before);
     }
 
     #[test]

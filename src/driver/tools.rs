@@ -5,10 +5,14 @@ use std::cell::Cell;
 use std::fs;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, ToSocketAddrs};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
+use super::files;
 use super::mail::{Inbox, Mail, mailbox};
 use super::signals::{Forwarder, forward};
+use crate::config::{SECRET_FILE_BYTES_MAX, Secret, first_token, tokens_of_file};
+use crate::tls::{Acceptor, certificates};
 
 /// The first address of a host. Blocks as long as the system's resolver does: for the time before anything runs.
 pub fn resolve(host: &str, port: u16) -> io::Result<SocketAddr> {
@@ -70,6 +74,25 @@ impl Interrupts {
         }
         self.came.get()
     }
+}
+
+/// The token that a client shows: the one given, else the first of the file's. Both may hold what the server is given.
+pub fn api_token(given: Option<&Secret>, file: Option<&Path>) -> Result<Option<Secret>, String> {
+    let Some(path) = file.filter(|_| given.is_none()) else { return Ok(given.map(first_token)) };
+    let text = read_named("--token-file", path, SECRET_FILE_BYTES_MAX)?;
+    let tokens = tokens_of_file(&text).map_err(|problem| format!("--token-file {} {problem}", path.display()))?;
+    Ok(tokens.into_iter().next())
+}
+
+/// The authorities of `--ca`, each in DER.
+pub fn authorities(path: &Path) -> Result<Vec<Vec<u8>>, String> {
+    let text = read_named("--ca", path, Acceptor::PEM_BYTES_MAX)?;
+    certificates(&text).map_err(|problem| format!("--ca {} {problem}", path.display()))
+}
+
+fn read_named(flag: &str, path: &Path, bytes_max: usize) -> Result<Vec<u8>, String> {
+    let name = |problem: &str| format!("{flag} {} {problem}", path.display());
+    files::read(path, bytes_max).map_err(|problem| name(&problem))?.ok_or_else(|| name("does not exist"))
 }
 
 /// Writes a file, whole.

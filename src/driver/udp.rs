@@ -12,14 +12,14 @@ use super::ports::PortPool;
 
 /// Receive buffer asked of the kernel, which doubles it for its own bookkeeping. About 300 packets of a call: six
 /// seconds of a caller, so that a stalled loop loses nothing, and an attack on a port cannot hold more memory than this.
-const RECEIVE_BUFFER_BYTES: usize = 128 * 1024;
+pub(super) const RECEIVE_BUFFER_BYTES: usize = 128 * 1024;
 
 /// The same for a loop without a share of ports: one socket for many calls (a load's), and no attack to bound. Where the
 /// limit of the host cannot be passed (net.core.rmem_max), it is as large as that.
 const RECEIVE_BUFFER_BYTES_SHARED: usize = 8 * 1024 * 1024;
 
 /// Send buffer asked of the kernel: a call sends 50 small packets a second, and a burst of handshake flights.
-const SEND_BUFFER_BYTES: usize = 128 * 1024;
+pub(super) const SEND_BUFFER_BYTES: usize = 128 * 1024;
 
 /// Largest datagram payload that reaches a machine, in bytes. A media packet fits the path's MTU, which is 1500 at most.
 pub const PAYLOAD_MAX: usize = 1900;

@@ -21,7 +21,7 @@ const TICKS_PER_SECOND: u64 = 48_000;
 
 /// Where a call is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum State {
+pub(crate) enum State {
     /// Its request is under way.
     Asked,
     /// Its answer was applied.
@@ -32,23 +32,23 @@ pub(super) enum State {
 
 /// What one packet told.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Heard {
+pub(crate) struct Heard {
     /// From DTLS to this packet, if it is the call's first.
-    pub(super) first: Option<Duration>,
+    pub(crate) first: Option<Duration>,
     /// How far its arrival is from the beat of the one before it, if it follows that.
-    pub(super) deviation: Option<Duration>,
+    pub(crate) deviation: Option<Duration>,
     /// The round trip of a burst.
-    pub(super) round_trip: Option<Duration>,
+    pub(crate) round_trip: Option<Duration>,
 }
 
 /// A call.
 #[derive(Debug)]
-pub(super) struct Call {
-    pub(super) id: String,
-    pub(super) state: State,
-    pub(super) is_closed: bool,
+pub(crate) struct Call {
+    pub(crate) id: String,
+    pub(crate) state: State,
+    pub(crate) is_closed: bool,
     /// It is to be hung up, or the hang-up is under way.
-    pub(super) is_leaving: bool,
+    pub(crate) is_leaving: bool,
     /// A probe call's.
     pub(super) ear: Option<Box<Ear>>,
     last: Option<(Instant, u16, u32)>,
@@ -56,7 +56,7 @@ pub(super) struct Call {
 
 impl Call {
     /// A call that is asked for.
-    pub(super) fn new(id: String, is_probe: bool) -> Result<Self, CodecError> {
+    pub(crate) fn new(id: String, is_probe: bool) -> Result<Self, CodecError> {
         let ear = if is_probe { Some(Box::new(Ear::new()?)) } else { None };
         Ok(Self { id, state: State::Asked, is_closed: false, is_leaving: false, ear, last: None })
     }
@@ -66,7 +66,7 @@ impl Call {
     }
 
     /// Takes an RTP packet.
-    pub(super) fn hear(&mut self, packet: &Received) -> Heard {
+    pub(crate) fn hear(&mut self, packet: &Received) -> Heard {
         let first = match (self.last, self.state) {
             (None, State::Connected(at)) => Some(packet.at.saturating_duration_since(at)),
             _ => None,
@@ -86,7 +86,7 @@ impl Call {
 }
 
 /// The SDP of a 200, or what the server said instead.
-pub(super) fn answer_of(answer: &Answer) -> Result<String, String> {
+pub(crate) fn answer_of(answer: &Answer) -> Result<String, String> {
     /// What answers and refusals carry.
     #[derive(Default, Deserialize)]
     #[serde(default)]

@@ -1,22 +1,30 @@
 //! The flags of `voice-media-bridge load`, and what they mean.
 
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
 
 use super::report::Bounds;
 use super::{CALLS_MAX, LoadConfig, Talk};
+use crate::tls::{ClientSession, Tls};
 
 /// What was typed.
 #[derive(Args, Clone, Debug)]
 pub struct LoadFlags {
-    /// The server, as its webhook knows it: http://HOST:PORT, with a path if its API has one in front
+    /// The server, as its webhook knows it: http(s)://HOST:PORT, with a path if its API has one in front
     #[arg(long, env = "BRIDGE_URL", value_name = "URL", default_value = "http://127.0.0.1:8080")]
     pub url: String,
-    /// Token for `Authorization: Bearer`, where the server wants one
+    /// Token for `Authorization: Bearer`, where the server wants one; of several the first
     #[arg(long, env = "BRIDGE_API_TOKEN", hide_env_values = true, value_name = "TOKEN")]
     pub token: Option<String>,
+    /// File with the token; of several the first
+    #[arg(long, env = "BRIDGE_API_TOKEN_FILE", value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
+    /// Trust the certificates in this file (PEM) and no others. Default: what this machine trusts
+    #[arg(long, env = "BRIDGE_CA", value_name = "FILE")]
+    pub ca: Option<PathBuf>,
     /// Calls at once
     #[arg(long, value_name = "N", default_value_t = 10)]
     pub calls: usize,
@@ -76,6 +84,8 @@ pub struct LoadFlags {
 /// Where a server is, in parts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServerUrl {
+    /// Whether it is https.
+    pub is_tls: bool,
     /// Name or address, without brackets.
     pub host: String,
     /// Port.
@@ -87,13 +97,14 @@ pub struct ServerUrl {
 }
 
 impl ServerUrl {
-    /// Parses `http://HOST[:PORT][/PATH]`; the error says what is wrong with it.
+    /// Parses `http(s)://HOST[:PORT][/PATH]`; the error says what is wrong with it.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let fail = |problem: &str| Err(format!("--url {problem}; write http://HOST:PORT"));
-        if text.starts_with("https://") {
-            return fail("is https, which load does not speak: drive the bridge itself, behind the proxy");
-        }
-        let Some(rest) = text.strip_prefix("http://") else { return fail("does not start with http://") };
+        let fail = |problem: &str| Err(format!("--url {problem}; write http://HOST:PORT or https://HOST:PORT"));
+        let (is_tls, rest) = match (text.strip_prefix("https://"), text.strip_prefix("http://")) {
+            (Some(rest), _) => (true, rest),
+            (_, Some(rest)) => (false, rest),
+            _ => return fail("starts with neither http:// nor https://"),
+        };
         if text.bytes().any(|byte| byte <= b' ' || byte >= 0x7f) || text.contains(['#', '?', '@', '"']) {
             return fail("has a character that does not belong there");
         }
@@ -105,11 +116,14 @@ impl ServerUrl {
             },
             None => authority.rsplit_once(':').map_or((authority, None), |(host, port)| (host, Some(port))),
         };
-        let Ok(port) = port.unwrap_or("80").parse() else { return fail("has a port that is no number") };
+        let Ok(port) = port.unwrap_or(if is_tls { "443" } else { "80" }).parse() else {
+            return fail("has a port that is no number");
+        };
         if host.is_empty() {
             return fail("names no host");
         }
         Ok(Self {
+            is_tls,
             host: host.to_owned(),
             port,
             authority: authority.to_owned(),
@@ -119,8 +133,16 @@ impl ServerUrl {
 }
 
 impl LoadFlags {
-    /// Checks what was typed. `server` is where `url` is found; run id and seed are drawn by the caller.
-    pub fn config(&self, url: &ServerUrl, server: SocketAddr, run_id: String, seed: u64) -> Result<LoadConfig, String> {
+    /// Checks what was typed. `server` is where `url` is found, and `tls` what an https one is spoken to with; run id and
+    /// seed are drawn by the caller.
+    pub fn config(
+        &self,
+        url: &ServerUrl,
+        server: SocketAddr,
+        tls: Option<Tls>,
+        run_id: String,
+        seed: u64,
+    ) -> Result<LoadConfig, String> {
         let within = |flag: &str, value: f64, least: f64, most: f64| {
             if (least..=most).contains(&value) {
                 return Ok(value);
@@ -140,8 +162,12 @@ impl LoadFlags {
                  other is not. Give --relay-ip an address of this machine that the server reaches"
             ));
         }
+        if let Some(tls) = &tls {
+            ClientSession::new(tls, &url.host).map_err(|problem| format!("--url cannot be used for TLS: {problem}"))?;
+        }
         Ok(LoadConfig {
             server,
+            tls: tls.map(|tls| (tls, url.host.clone())),
             authority: url.authority.clone(),
             path_prefix: url.path.clone(),
             token: self.token.clone(),
@@ -185,7 +211,7 @@ mod tests {
         let flags = Cli::try_parse_from([&["load"], args].concat()).map_err(|error| error.to_string())?.flags;
         let url = ServerUrl::parse(&flags.url)?;
         let server = SocketAddr::new(url.host.parse().unwrap(), url.port);
-        flags.config(&url, server, "run".into(), 1)
+        flags.config(&url, server, None, "run".into(), 1)
     }
 
     #[test]
@@ -193,10 +219,12 @@ mod tests {
         let url = ServerUrl::parse("http://[::1]:90/k/token/").unwrap();
         assert_eq!((url.host.as_str(), url.port, url.authority.as_str()), ("::1", 90, "[::1]:90"));
         assert_eq!(url.path, "/k/token");
+        let secure = ServerUrl::parse("https://bridge.example/k/token").unwrap();
+        assert_eq!((secure.is_tls, secure.port, url.is_tls), (true, 443, false));
         let bare = ServerUrl::parse("http://bridge").unwrap();
         assert_eq!((bare.host.as_str(), bare.port, bare.path.as_str()), ("bridge", 80, ""));
         for (wrong, said) in [
-            ("https://a", "is https"),
+            ("ftp://a", "neither"),
             ("127.0.0.1:8080", "http://"),
             ("http://:80", "no host"),
             ("http://a:port", "port"),

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use crate::http::client::{Answer, AnswerReader, NoAnswer};
 use crate::io::{Fault, Output, StreamKey};
 use crate::slab::Slab;
+use crate::tls::{ClientSession, Tls};
 
 /// Connections at once. A webhook with a pool has about as many; more would measure the server's accepting.
 const CONNECTIONS_MAX: usize = 64;
@@ -43,6 +44,8 @@ pub(super) struct Done<T> {
 #[derive(Debug)]
 pub(super) struct Requests<T> {
     server: SocketAddr,
+    /// What is spoken there, and the name that its certificate must be for; `None`: plain HTTP.
+    tls: Option<(Tls, String)>,
     connections: Slab<Connection<T>>,
     /// Connections that wait for a request, the last used at the end.
     idle: Vec<StreamKey>,
@@ -54,6 +57,7 @@ pub(super) struct Requests<T> {
 #[derive(Debug)]
 struct Connection<T> {
     state: State<T>,
+    tls: Option<Box<ClientSession>>,
     reader: AnswerReader,
     /// Whether it has carried an answer: the server may then close it just as it gets the next request.
     is_used: bool,
@@ -69,9 +73,10 @@ enum State<T> {
 }
 
 impl<T: Copy> Requests<T> {
-    pub(super) fn new(server: SocketAddr) -> Self {
+    pub(super) fn new(server: SocketAddr, tls: Option<(Tls, String)>) -> Self {
         Self {
             server,
+            tls,
             connections: Slab::new(),
             idle: Vec::new(),
             waiting: VecDeque::new(),
@@ -102,16 +107,51 @@ impl<T: Copy> Requests<T> {
         self.waiting.len() + self.connections.iter().filter(|(_, _, connection)| busy(connection)).count()
     }
 
-    /// The connection stands.
-    pub(super) fn connected(&mut self, stream: StreamKey) {
-        let Some(connection) = self.connection(stream) else { return };
-        if let State::Connecting(request) = std::mem::replace(&mut connection.state, State::Idle) {
-            self.write(stream, request);
+    /// The connection stands. With TLS the request waits for the handshake.
+    pub(super) fn connected(&mut self, now: Instant, stream: StreamKey) {
+        let Some((tls, host)) = &self.tls else { return self.ready(stream) };
+        match ClientSession::new(tls, host) {
+            Ok(session) => {
+                let Some(connection) = self.connection(stream) else { return };
+                connection.tls = Some(Box::new(session));
+                self.seal(stream, &[]);
+            }
+            Err(why) => self.lost(now, stream, &format!("TLS with the server failed: {why}")),
         }
     }
 
     /// Bytes came.
     pub(super) fn received(&mut self, now: Instant, stream: StreamKey, bytes: &[u8]) {
+        let Some(connection) = self.connection(stream) else { return };
+        let Some(session) = &mut connection.tls else { return self.received_plain(now, stream, bytes) };
+        let was_handshaking = session.is_handshaking();
+        let mut plain = Vec::new();
+        let opened = session.open(bytes, &mut plain);
+        let secured = was_handshaking && !session.is_handshaking();
+        self.seal(stream, &[]);
+        if secured {
+            self.ready(stream);
+        }
+        if !plain.is_empty() {
+            self.received_plain(now, stream, &plain);
+        }
+        match opened {
+            Ok(false) => {}
+            Ok(true) => self.ended(now, stream),
+            Err(why) => self.lost(now, stream, &format!("TLS with the server failed: {why}")),
+        }
+    }
+
+    /// Requests may be sent.
+    fn ready(&mut self, stream: StreamKey) {
+        let Some(connection) = self.connection(stream) else { return };
+        match std::mem::replace(&mut connection.state, State::Idle) {
+            State::Connecting(request) => self.write(stream, request),
+            state => connection.state = state,
+        }
+    }
+
+    fn received_plain(&mut self, now: Instant, stream: StreamKey, bytes: &[u8]) {
         let Some(connection) = self.connection(stream) else { return };
         match &connection.state {
             State::Busy(_) => {
@@ -133,7 +173,8 @@ impl<T: Copy> Requests<T> {
                 self.read(now, stream, outcome);
             }
             State::Busy(_) => self.lost(now, stream, "the server closed the connection without an answer"),
-            State::Connecting(_) | State::Idle => self.close(stream),
+            State::Connecting(_) => self.lost(now, stream, "the server closed the connection during the handshake"),
+            State::Idle => self.close(stream),
             State::Closing => {}
         }
     }
@@ -193,7 +234,7 @@ impl<T: Copy> Requests<T> {
             } else if self.connections.len() < CONNECTIONS_MAX {
                 let request = self.waiting.pop_front().expect("it is not empty");
                 let state = State::Connecting(request);
-                let connection = Connection { state, reader: AnswerReader::default(), is_used: false };
+                let connection = Connection { state, tls: None, reader: AnswerReader::default(), is_used: false };
                 let (slot, generation) = self.connections.insert(connection);
                 let stream = StreamKey { slot, generation };
                 self.outputs.push_back(Output::Connect { stream, to: self.server });
@@ -207,7 +248,22 @@ impl<T: Copy> Requests<T> {
         let bytes = request.bytes.clone();
         let connection = self.connection(stream).expect("idle and connected ones are there");
         connection.state = State::Busy(request);
-        self.outputs.push_back(Output::Write { stream, bytes });
+        if connection.tls.is_some() {
+            self.seal(stream, &bytes);
+        } else {
+            self.outputs.push_back(Output::Write { stream, bytes });
+        }
+    }
+
+    /// Writes these bytes inside TLS, and what TLS itself has to say.
+    fn seal(&mut self, stream: StreamKey, plain: &[u8]) {
+        let mut bytes = Vec::new();
+        if let Some(session) = self.connection(stream).and_then(|connection| connection.tls.as_mut()) {
+            session.seal(plain, &mut bytes);
+        }
+        if !bytes.is_empty() {
+            self.outputs.push_back(Output::Write { stream, bytes });
+        }
     }
 
     fn read(&mut self, now: Instant, stream: StreamKey, outcome: Result<Option<Answer>, NoAnswer>) {
@@ -267,11 +323,13 @@ impl<T: Copy> Requests<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tls::ServerSession;
+    use crate::tls::testing::Identity;
 
     const OK: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
 
     fn pool() -> (Requests<u32>, Instant) {
-        (Requests::new("127.0.0.1:80".parse().unwrap()), Instant::now())
+        (Requests::new("127.0.0.1:80".parse().unwrap(), None), Instant::now())
     }
 
     fn send(pool: &mut Requests<u32>, now: Instant, what: u32) {
@@ -290,7 +348,7 @@ mod tests {
         let (mut pool, now) = pool();
         send(&mut pool, now, 1);
         let first = stream(pool.poll_output());
-        pool.connected(first);
+        pool.connected(now, first);
         assert_eq!(stream(pool.poll_output()), first);
         let later = now + Duration::from_millis(7);
         pool.received(later, first, OK);
@@ -308,7 +366,7 @@ mod tests {
         let first = stream(pool.poll_output());
         let connects = std::iter::from_fn(|| pool.poll_output()).count() + 1;
         assert_eq!(connects, CONNECTIONS_MAX);
-        pool.connected(first);
+        pool.connected(now, first);
         pool.poll_output();
         pool.received(now, first, OK);
         let next = pool.poll_output();
@@ -320,7 +378,7 @@ mod tests {
         let (mut pool, now) = pool();
         send(&mut pool, now, 1);
         let first = stream(pool.poll_output());
-        pool.connected(first);
+        pool.connected(now, first);
         pool.poll_output();
         pool.received(now, first, OK);
         pool.poll_done().unwrap();
@@ -330,7 +388,7 @@ mod tests {
         assert_eq!(stream(pool.poll_output()), first, "closed");
         pool.closed(first);
         let second = stream(pool.poll_output());
-        pool.connected(second);
+        pool.connected(now, second);
         assert!(pool.poll_done().is_none());
         pool.poll_output();
         pool.ended(now, second);
@@ -348,7 +406,7 @@ mod tests {
             (
                 "not HTTP",
                 Box::new(|pool, now, key| {
-                    pool.connected(key);
+                    pool.connected(now, key);
                     pool.received(now, key, b"nonsense\r\n\r\n");
                 }),
             ),
@@ -362,5 +420,69 @@ mod tests {
             assert!(said.contains(why), "{said:?} does not say {why:?}");
             assert_eq!(pool.pending(), 0);
         }
+    }
+    /// A pool whose server speaks TLS with this certificate, and the first connection to it.
+    fn secure_pool(trusted: &Identity) -> (Requests<u32>, Instant, StreamKey) {
+        let tls = Some((trusted.client(), "localhost".to_owned()));
+        let (mut pool, now) = (Requests::new("127.0.0.1:443".parse().unwrap(), tls), Instant::now());
+        send(&mut pool, now, b'a'.into());
+        let key = stream(pool.poll_output());
+        pool.connected(now, key);
+        (pool, now, key)
+    }
+
+    /// Lets the pool and a server talk until neither has more to say; what the server read.
+    fn talk(pool: &mut Requests<u32>, now: Instant, key: StreamKey, server: &mut ServerSession) -> Vec<u8> {
+        let mut plain = Vec::new();
+        loop {
+            let mut back = Vec::new();
+            while let Some(output) = pool.poll_output() {
+                let Output::Write { bytes, .. } = output else { return plain };
+                _ = server.open(&bytes, &mut plain);
+            }
+            server.seal(&[], &mut back);
+            if back.is_empty() {
+                return plain;
+            }
+            pool.received(now, key, &back);
+        }
+    }
+
+    #[test]
+    fn requests_go_inside_tls_where_the_server_speaks_it() {
+        let identity = Identity::until(2100);
+        let (mut pool, now, key) = secure_pool(&identity);
+        let mut server = ServerSession::new(&identity.acceptor());
+        assert_eq!(talk(&mut pool, now, key, &mut server), b"a");
+        for what in [b'b', b'c'] {
+            let mut answer = Vec::new();
+            server.seal(OK, &mut answer);
+            for byte in answer {
+                pool.received(now, key, &[byte]);
+            }
+            assert_eq!(pool.poll_done().unwrap().outcome.unwrap().status, 200);
+            send(&mut pool, now, what.into());
+            assert_eq!(talk(&mut pool, now, key, &mut server), [what]);
+        }
+        server.close();
+        talk(&mut pool, now, key, &mut server);
+        pool.closed(key);
+        assert!(matches!(pool.poll_output(), Some(Output::Connect { .. })), "what met the end is asked again");
+    }
+
+    #[test]
+    fn tls_that_fails_ends_its_request_with_the_reason() {
+        let (identity, other) = (Identity::until(2100), Identity::until(2101));
+        let (mut pool, now, key) = secure_pool(&other);
+        talk(&mut pool, now, key, &mut ServerSession::new(&identity.acceptor()));
+        let why = pool.poll_done().unwrap().outcome.unwrap_err();
+        assert!(why.contains("TLS with the server failed: the certificate of localhost"), "{why}");
+        let (mut pool, now, key) = secure_pool(&other);
+        pool.received(now, key, b"HTTP/1.1 400 Bad Request\r\n\r\n");
+        let why = pool.poll_done().unwrap().outcome.unwrap_err();
+        assert!(why.contains("does not speak TLS"), "{why}");
+        let (mut pool, now, key) = secure_pool(&other);
+        pool.ended(now, key);
+        assert!(pool.poll_done().unwrap().outcome.unwrap_err().contains("during the handshake"));
     }
 }

@@ -192,7 +192,7 @@ impl Tally {
 }
 
 /// A call's packets.
-pub(super) fn count(record: &Record) -> Packets {
+pub(crate) fn count(record: &Record) -> Packets {
     Packets {
         sent: record.rtp_sent(),
         received: record.rtp_heard(),

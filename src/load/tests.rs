@@ -21,6 +21,7 @@ struct Rig {
 
 fn config() -> LoadConfig {
     LoadConfig {
+        tls: None,
         server: "127.0.0.1:80".parse().unwrap(),
         authority: "localhost".into(),
         path_prefix: String::new(),

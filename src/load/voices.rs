@@ -72,14 +72,14 @@ impl std::str::FromStr for Talk {
 
 /// All that is ever said.
 #[derive(Debug)]
-pub(super) struct Voices {
+pub(crate) struct Voices {
     talk: Arc<[Beat]>,
     probe: Arc<[Beat]>,
 }
 
 impl Voices {
     /// Encodes everything; takes a fraction of a second. `recording` is speech, 24 kHz.
-    pub(super) fn new(recording: &[i16], talk: Talk, rng: &mut Rng) -> Result<Self, CodecError> {
+    pub(crate) fn new(recording: &[i16], talk: Talk, rng: &mut Rng) -> Result<Self, CodecError> {
         let pcm: Vec<i16> = SPEEDS.iter().flat_map(|speed| at_speed(recording, *speed)).collect();
         let speech = encode(&pcm)?;
         let talk = match talk {
@@ -91,7 +91,7 @@ impl Voices {
     }
 
     /// A caller who talks, from a place of their own on.
-    pub(super) fn caller(&self, rng: &mut Rng) -> Script {
+    pub(crate) fn caller(&self, rng: &mut Rng) -> Script {
         let first = rng.below(self.talk.len().max(1));
         Script { first, repeat: true, ..Script::shared(self.talk.clone()) }
     }

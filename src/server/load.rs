@@ -4,12 +4,13 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use crate::builtin;
-use crate::config::IoChoice;
+use crate::config::{IoChoice, Secret};
 use crate::driver::mail::{Routes, mailbox};
 use crate::driver::{self, Setup, Window, signals, system, tools};
 use crate::load::flags::{LoadFlags, ServerUrl};
 use crate::load::report::{Progress, Report};
 use crate::load::{Host, Load, LoadEvent};
+use crate::tls::Tls;
 
 /// Runs it until it is done or a signal ends it. Errors say what could not be set up and what to do.
 pub fn run(flags: &LoadFlags, mut progress: impl FnMut(Progress) + 'static) -> Result<Report, String> {
@@ -21,7 +22,15 @@ pub fn run(flags: &LoadFlags, mut progress: impl FnMut(Progress) + 'static) -> R
     let (id, seed) = drawn.split_at(8);
     let run_id = format!("{:016x}", u64::from_be_bytes(id.try_into().expect("eight bytes")));
     let seed = u64::from_le_bytes(seed.try_into().expect("eight bytes"));
-    let config = flags.config(&url, server, run_id, seed)?;
+    let tls = match &flags.ca {
+        _ if !url.is_tls => None,
+        Some(path) => Some(Tls::with_roots(tools::authorities(path)?)?),
+        None => Some(Tls::new()?),
+    };
+    let token = flags.token.clone().map(Secret::new);
+    let token = tools::api_token(token.as_ref(), flags.token_file.as_deref())?;
+    let flags = LoadFlags { token: token.map(|token| token.expose().to_owned()), ..flags.clone() };
+    let config = flags.config(&url, server, tls, run_id, seed)?;
 
     let chosen = driver::probe(IoChoice::Auto)?;
     let _ = system::raise_descriptor_limit(); // a pool of connections and one socket fit into any

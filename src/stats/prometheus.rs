@@ -84,6 +84,12 @@ pub struct ControlStats {
     pub connections: u64,
     /// HTTP connections accepted since the start.
     pub connections_accepted: u64,
+    /// TLS handshakes of clients, by their outcome.
+    pub handshakes: Handshakes,
+    /// When the API's certificate ends, in seconds since 1970; `None` where it speaks no TLS.
+    pub tls_not_after_sec: Option<u64>,
+    /// SIGHUPs, by what came of them.
+    pub reloads: Reloads,
     /// Retired model names replaced.
     pub retired_models: u64,
     /// Calls refused, by error code.
@@ -100,6 +106,41 @@ pub struct ControlStats {
     pub workers: Vec<WorkerLoad>,
     /// What the process uses.
     pub process: ProcessStats,
+}
+
+/// TLS handshakes, counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Handshakes {
+    /// Done, with a certificate.
+    pub full: u64,
+    /// Done, on an earlier session.
+    pub resumed: u64,
+    /// Failed.
+    pub failed: u64,
+    /// None: plain HTTP came.
+    pub plain: u64,
+}
+
+impl Handshakes {
+    /// One is done.
+    pub fn secured(&mut self, resumed: bool) {
+        if resumed {
+            self.resumed += 1;
+        } else {
+            self.full += 1;
+        }
+    }
+}
+
+/// Reloads, counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Reloads {
+    /// All that could be read again is in use.
+    pub ok: u64,
+    /// Something could not be used: what was in use before still is.
+    pub failed: u64,
+    /// There was nothing to read again.
+    pub nothing: u64,
 }
 
 /// One worker as control sees it.
@@ -210,8 +251,24 @@ pub fn render(build: &BuildInfo, control: &ControlStats, workers: &WorkerStats) 
     text.single("http_connections", "gauge", "HTTP connections open.", control.connections);
     let help = "HTTP connections accepted.";
     text.single("http_connections_accepted_total", "counter", help, control.connections_accepted);
+    tls(&mut text, control);
     process(&mut text, &control.process);
     text.text
+}
+
+fn tls(text: &mut Text, control: &ControlStats) {
+    let Handshakes { full, resumed, failed, plain } = control.handshakes;
+    text.family("tls_handshakes_total", "counter", "TLS handshakes of clients of the API; plain: HTTP came instead.");
+    for (outcome, count) in [("full", full), ("resumed", resumed), ("failed", failed), ("plain", plain)] {
+        text.sample("tls_handshakes_total", &[("outcome", outcome)], count);
+    }
+    let help = "When the API's certificate ends, since 1970.";
+    text.optional("tls_certificate_not_after_seconds", "gauge", help, control.tls_not_after_sec);
+    let Reloads { ok, failed, nothing } = control.reloads;
+    text.family("reloads_total", "counter", "Certificates and tokens read again on SIGHUP.");
+    for (outcome, count) in [("ok", ok), ("failed", failed), ("nothing", nothing)] {
+        text.sample("reloads_total", &[("outcome", outcome)], count);
+    }
 }
 
 fn worker_loads(text: &mut Text, workers: &[WorkerLoad]) {

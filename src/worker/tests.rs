@@ -71,6 +71,49 @@ fn open(worker: &mut Worker, now: Instant, number: u64) -> CallKey {
     key
 }
 
+/// The address of the socket that is opened for an offer with these two candidates, by a worker that advertises
+/// 198.41.0.4.
+fn advertised(candidates: [&str; 2], loopback_listener: bool) -> IpAddr {
+    let mut worker = worker();
+    let public = IpAddr::from([198, 41, 0, 4]);
+    worker.config.media_ip = public;
+    worker.config.loopback_listener = loopback_listener;
+    worker.config.policy = Policy { allow_private: false, own_media_ip: public, ..worker.config.policy.clone() };
+    let offer = include_str!("../../tests/fixtures/sdp/offer-live-2026-10-02.sdp")
+        .replace("203.0.113.49", candidates[0])
+        .replace("2001:0db8:f312:131:face:b00c:0:699c", candidates[1]);
+    let open = OpenCall {
+        call: CallNumber(1),
+        log_id: CallId::new("wacid.test").unwrap().log_id(),
+        offer: Offer::parse(&offer).unwrap(),
+        session: SessionSettings::default(),
+        start_media: StartMedia::Auto,
+        duration_sec_max: 60,
+    };
+    worker.take(open);
+    match worker.poll_output() {
+        Output::BindUdp { address, .. } => address,
+        other => panic!("not a socket: {other:?}"),
+    }
+}
+
+#[test]
+fn a_caller_on_this_host_gets_a_loopback_candidate_whatever_else_its_offer_names_that_nobody_can_use() {
+    let (media, v4, v6) = (IpAddr::from([198, 41, 0, 4]), IpAddr::V4(Ipv4Addr::LOCALHOST), Ipv6Addr::LOCALHOST.into());
+    for (candidates, loopback_listener, expected) in [
+        (["127.0.0.1", "2001:db8::1"], true, v4),
+        (["127.0.0.1", "fe80::1"], true, v4),
+        (["127.0.0.1", "::1"], true, v4),
+        (["203.0.113.9", "::1"], true, v6),
+        (["127.0.0.1", "2001:db8::1"], false, media),
+        (["127.0.0.1", "2a03:2880::1"], true, media),
+        (["10.0.0.9", "::1"], true, media),
+        (["203.0.113.9", "2001:db8::1"], true, media),
+    ] {
+        assert_eq!(advertised(candidates, loopback_listener), expected, "{candidates:?} {loopback_listener}");
+    }
+}
+
 fn live(worker: &Worker) -> usize {
     worker.calls.iter().filter(|(_, _, slot)| matches!(slot, Slot::Live(_))).count()
 }
@@ -243,6 +286,29 @@ fn a_call_that_ends_while_calls_are_counted_is_counted_once() {
     let (after, _) = sums(&mut worker, now);
     assert_eq!(after.peer.datagrams_sent, before.peer.datagrams_sent);
     assert_eq!((after.gauges.live[0], after.ended.iter().sum::<u64>()), (98, 2));
+}
+
+#[test]
+fn a_worker_without_calls_answers_when_it_is_asked_whether_it_turns() {
+    let (mut worker, now) = (worker(), Instant::now());
+    turn(&mut worker, now);
+    let Output::Timeout(deadline) = worker.poll_output() else { panic!("drained above") };
+    assert_eq!(deadline, Deadline::NEVER, "it sleeps");
+    ask(&mut worker, now, ToWorker::Ping);
+    let told = turn(&mut worker, now);
+    assert!(matches!(told[..], [FromWorker::Pong]), "{told:?}");
+}
+
+#[test]
+fn a_call_that_is_ended_twice_is_told_of_once() {
+    let (mut worker, now) = (worker(), Instant::now());
+    open(&mut worker, now, 1);
+    turn(&mut worker, now);
+    ask(&mut worker, now, ToWorker::Stop(Ending::Goodbye));
+    ask(&mut worker, now, ToWorker::Stop(Ending::AtOnce));
+    let told = turn(&mut worker, now);
+    let [FromWorker::Ended(report, _)] = &told[..] else { panic!("{told:?}") };
+    assert_eq!(report.close, Some(CloseReason::ServerStopping));
 }
 
 #[test]

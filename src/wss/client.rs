@@ -18,10 +18,10 @@ use tungstenite::{Bytes, Message, Utf8Bytes, http};
 
 use super::frame::{Masks, write_text};
 use super::memory::MemoryStream;
-use super::tls::{Session, Tls};
 use super::upgrade::{Answer, Refusal, Request, Upgrade};
 use super::{MESSAGE_BYTES_MAX, PING_EVERY};
 use crate::io::{Deadline, Entropy};
+use crate::tls::{ClientSession, Tls};
 
 /// Bytes fed to TLS and WebSocket before their events are taken: bounds what is buffered in between.
 const FEED_BYTES: usize = 16 << 10;
@@ -88,7 +88,7 @@ pub enum Step {
 /// One connection as a client.
 pub struct Client {
     state: State,
-    tls: Option<Session>,
+    tls: Option<ClientSession>,
     masks: Masks,
     /// Plaintext to be written.
     out: Vec<u8>,
@@ -116,7 +116,7 @@ impl Client {
     pub fn new(now: Instant, request: &Request<'_>, tls: Option<&Tls>, entropy: Entropy) -> Result<Self, String> {
         let built = request.build(tls.is_some(), entropy)?;
         let mut out = Vec::new();
-        let session = tls.map(|tls| Session::new(tls, request.host)).transpose()?;
+        let session = tls.map(|tls| ClientSession::new(tls, request.host)).transpose()?;
         let state = match session {
             Some(_) => State::ExpectTls(Box::new(built)),
             None => State::ExpectUpgrade(Box::new(Upgrade::start(built, &mut out)?)),

@@ -1,11 +1,8 @@
-//! The other end, for tests: a WebSocket server in memory, plain or with TLS, and certificates to go with it.
+//! The other end, for tests: a WebSocket server in memory, plain or with TLS.
 
 use std::io::Read;
-use std::sync::Arc;
 
-use rcgen::{CertificateParams, KeyPair, date_time_ymd};
-use rustls::pki_types::PrivateKeyDer;
-use rustls::{ServerConfig, ServerConnection};
+use rustls::ServerConnection;
 use tungstenite::error::Error;
 use tungstenite::handshake::server::{Request, Response};
 use tungstenite::handshake::{HandshakeError, MidHandshake};
@@ -14,41 +11,11 @@ use tungstenite::protocol::frame::{CloseFrame, Frame};
 use tungstenite::{Bytes, Message, ServerHandshake, WebSocket};
 
 use super::memory::MemoryStream;
+pub(crate) use crate::tls::testing::Identity;
 
 /// The system's entropy, as production passes it.
 pub(crate) fn entropy(bytes: &mut [u8]) {
     aws_lc_rs::rand::fill(bytes).expect("the system has entropy");
-}
-
-/// A certificate for `localhost`, valid until the end of a year.
-pub(crate) struct Identity {
-    pub(crate) der: Vec<u8>,
-    config: Arc<ServerConfig>,
-}
-
-impl Identity {
-    pub(crate) fn until(year: i32) -> Self {
-        let key = KeyPair::generate().unwrap();
-        let mut params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
-        params.distinguished_name.push(rcgen::DnType::CommonName, format!("until {year}"));
-        params.not_before = date_time_ymd(2000, 1, 1);
-        params.not_after = date_time_ymd(year, 12, 31);
-        let certificate = params.self_signed(&key).unwrap();
-        let provider = rustls::crypto::aws_lc_rs::default_provider();
-        let mut config = ServerConfig::builder_with_provider(provider.into())
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_no_client_auth()
-            .with_single_cert(vec![certificate.der().clone()], PrivateKeyDer::Pkcs8(key.serialize_der().into()))
-            .unwrap();
-        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-        Self { der: certificate.der().to_vec(), config: Arc::new(config) }
-    }
-
-    /// The server's end of a new connection.
-    pub(crate) fn accept(&self) -> ServerConnection {
-        ServerConnection::new(Arc::clone(&self.config)).unwrap()
-    }
 }
 
 enum State {

@@ -82,6 +82,9 @@ fn whoever_reaches_the_longest_duration_hears_why_the_line_goes_dead() {
     let mut world = World::new(&["--max-duration-sec", "10"]);
     let key = calls::call(&mut world, "wacid.long", Script::repeated(silence(SECOND)));
     assert_eq!(calls::ended(&mut world, "wacid.long", 12 * SECOND), "max_duration");
+    let session = calls::session(&mut world, "wacid.long");
+    let (queued, played) = (&session["downlink"]["queuedMs"], &session["downlink"]["playedMs"]);
+    assert_eq!(queued, played, "the greeting, and not the tones: {session}");
     calls::nothing_is_left(&mut world);
     assert_heard_goodbye(world.relay.record(key).unwrap());
 }

@@ -90,6 +90,16 @@ fn calls_through_the_bridge_and_an_echo_are_all_connected_heard_and_timed() {
 }
 
 #[test]
+fn a_bridge_for_this_host_alone_serves_callers_on_loopback_whatever_address_it_advertises() {
+    // An address as the default route gives one, and no word about private callers: what a first run has.
+    let settings = [("BRIDGE_MEDIA_IP", "198.41.0.4"), ("BRIDGE_MEDIA_PORTS", "22590-22599")];
+    let server = Server::start(&settings);
+    let (code, output) = load(server.address(), &["--calls", "2", "--rate", "20", "--duration", "1"]);
+    assert_eq!(code, Some(0), "{output}");
+    assert!(output.contains("2 connected"), "{output}");
+}
+
+#[test]
 fn calls_come_and_go_and_a_bound_that_cannot_be_met_fails_by_its_name() {
     let (_agent, server) = bridge_with_echo("21650-21699");
     let arguments = [

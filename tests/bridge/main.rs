@@ -1,8 +1,11 @@
 //! Tests of whole calls: the server on one side, a media relay laid out like WhatsApp's on the other.
 
+mod agent_check;
 mod calls;
 mod capacity;
+mod check;
 mod commands;
+mod doctor;
 mod drain;
 mod events;
 mod load;
@@ -16,6 +19,7 @@ mod server_hostile;
 mod server_log;
 mod server_process;
 mod support;
+mod tls;
 mod voice;
 mod world;
 

@@ -2,6 +2,7 @@
 
 pub(crate) mod http_client;
 pub(crate) mod http_server;
+pub(crate) mod https_client;
 pub(crate) mod process;
 pub(crate) mod rtc_client;
 pub(crate) mod server;

@@ -152,6 +152,7 @@ impl World {
             ControlConfig {
                 config: Arc::new(config),
                 build,
+                tls: None,
                 entropy,
                 driver_counters: CounterReader::default(),
                 process: ProcessReader::default(),

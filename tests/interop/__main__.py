@@ -19,6 +19,7 @@ import report
 HERE = pathlib.Path(__file__).resolve().parent
 SCENARIOS = [
     "http_clients",
+    "tls_clients",
     "whatsapp_call",
     "latency",
     "intelligibility",

@@ -10,6 +10,7 @@ import os
 import pathlib
 import signal
 import socket
+import ssl
 import subprocess
 import time
 import urllib.parse
@@ -26,16 +27,23 @@ MEDIA_PORTS = "42000-42199"
 class Bridge:
     """A running server."""
 
-    def __init__(self, port, process, log):
+    def __init__(self, port, process, log, ca=None):
         self.port, self.process, self.log = port, process, log
+        self.tls = ssl.create_default_context(cafile=ca) if ca else None
 
     @property
     def url(self):
-        return f"http://127.0.0.1:{self.port}"
+        return f"{'https' if self.tls else 'http'}://127.0.0.1:{self.port}"
+
+    def connect(self, timeout_sec=15):
+        """A connection that nothing was asked on."""
+        if self.tls:
+            return http.client.HTTPSConnection("127.0.0.1", self.port, timeout=timeout_sec, context=self.tls)
+        return http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout_sec)
 
     def request(self, method, path, body=None, headers=None, timeout_sec=15):
         """One request on one connection: status, parsed JSON (or text), headers."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout_sec)
+        connection = self.connect(timeout_sec)
         with contextlib.closing(connection):
             data = json.dumps(body).encode() if body is not None else None
             words = {"Content-Type": "application/json"} if data else {}
@@ -72,8 +80,9 @@ def free_port(kind=socket.SOCK_STREAM):
 
 
 @contextlib.contextmanager
-def running(name, **environment):
-    """Starts the server, waits until it is ready, and ends it: first as systemd would, then by force."""
+def running(name, ca=None, **environment):
+    """Starts the server, waits until it is ready, and ends it: first as systemd would, then by force. With `ca`, a file of
+    authorities, it is asked over https."""
     EVIDENCE.mkdir(parents=True, exist_ok=True)
     port = free_port()
     settings = {
@@ -88,7 +97,7 @@ def running(name, **environment):
     log_path = EVIDENCE / f"{name}.log"
     with open(log_path, "wb") as log:
         process = subprocess.Popen([str(BINARY)], env=keep | settings | environment, stdout=log, stderr=log)
-    bridge = Bridge(port, process, log_path)
+    bridge = Bridge(port, process, log_path, ca)
     try:
         wait_until_ready(bridge)
         yield bridge

@@ -95,7 +95,7 @@ impl HttpClient {
 
 impl Response {
     /// Reads one whole response. A response to HEAD announces a length and has no body.
-    fn parse(bytes: &[u8], head: bool) -> io::Result<Self> {
+    pub(crate) fn parse(bytes: &[u8], head: bool) -> io::Result<Self> {
         let broken = |what: &str| io::Error::new(io::ErrorKind::InvalidData, what.to_owned());
         let mut fields = [httparse::EMPTY_HEADER; HEADERS_MAX];
         let mut parsed = httparse::Response::new(&mut fields);

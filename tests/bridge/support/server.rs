@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::process::{Command, ExitStatus};
 use std::time::{Duration, Instant};
 
-use super::http_client::HttpClient;
+use super::http_client::{HttpClient, Response};
 use super::process::Process;
 
 /// How long a server may take to start or to end.
@@ -37,7 +37,9 @@ impl Server {
         let mut process = Process::start(command.env("BRIDGE_LISTEN", address.to_string()));
         let client = HttpClient::new(address);
         let deadline = Instant::now() + PATIENCE;
-        while !client.request("GET", "/health", None).is_ok_and(|response| response.status == 200) {
+        // One that speaks TLS says so to who does not: it is up as well.
+        let is_up = |response: Response| response.status == 200 || response.body.contains("\"tls_required\"");
+        while !client.request("GET", "/health", None).is_ok_and(is_up) {
             if let Some(status) = process.try_wait() {
                 let (_, output) = process.terminate(PATIENCE);
                 panic!("the server ended with {status}:\n{output}");

@@ -1,13 +1,13 @@
-//! TLS as a client, by rustls over bytes.
+//! TLS as a client.
 //!
 //! Certificates are always verified, against the authorities of this machine where it has any and the bundled ones of
-//! Mozilla where it has none (a bare container). rustls reads the wall clock for their dates: that is the one clock here.
+//! Mozilla where it has none (a bare container).
 
 use std::fmt;
-use std::io::BufRead;
 use std::sync::Arc;
 
 use rustls::crypto::CryptoProvider;
+use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{CertificateError, ClientConfig, ClientConnection, Error, RootCertStore};
 
@@ -48,8 +48,7 @@ impl Tls {
             .map_err(|error| format!("TLS cannot be set up: {error}"))?
             .with_root_certificates(store)
             .with_no_client_auth();
-        // A server that was offered h2 may choose it, and a WebSocket upgrade is HTTP/1.1.
-        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        config.alpn_protocols = vec![super::ALPN.to_vec()];
         Ok(Self { config: Arc::new(config), roots, bundled })
     }
 }
@@ -75,16 +74,26 @@ pub(crate) fn explain(error: &std::io::Error, host: &str) -> Option<String> {
     Some(words(error.get_ref()?.downcast_ref::<Error>()?, host))
 }
 
-/// One TLS connection.
+/// The certificates of a file in PEM, each in DER; at least one. The error is a phrase that goes behind the file's name.
+pub fn certificates(text: &[u8]) -> Result<Vec<Vec<u8>>, String> {
+    let found =
+        CertificateDer::pem_slice_iter(text).map(|der| der.map(|der| der.to_vec())).collect::<Result<Vec<_>, _>>();
+    match found {
+        Ok(found) if !found.is_empty() => Ok(found),
+        _ => Err("holds no certificate in PEM (-----BEGIN CERTIFICATE-----)".into()),
+    }
+}
+
+/// One connection, the client's end.
 #[derive(Debug)]
-pub(super) struct Session {
+pub struct ClientSession {
     connection: ClientConnection,
     host: String,
 }
 
-impl Session {
-    /// Starts the handshake with `host`, a name or an address; the ClientHello waits in [`Session::seal`].
-    pub(super) fn new(tls: &Tls, host: &str) -> Result<Self, String> {
+impl ClientSession {
+    /// Starts the handshake with `host`, a name or an address; the ClientHello waits in [`ClientSession::seal`].
+    pub fn new(tls: &Tls, host: &str) -> Result<Self, String> {
         let name = ServerName::try_from(host.to_owned()).map_err(|_| format!("{host:?} is not a host name"))?;
         let mut connection = ClientConnection::new(Arc::clone(&tls.config), name).map_err(|error| error.to_string())?;
         // What is unwritten is bounded where it is counted, over all connections alike.
@@ -93,48 +102,23 @@ impl Session {
     }
 
     /// Whether the handshake is still under way.
-    pub(super) fn is_handshaking(&self) -> bool {
+    pub fn is_handshaking(&self) -> bool {
         self.connection.is_handshaking()
     }
 
     /// Decrypts what came and appends it to `plain`. `Ok(true)`: the other end closed TLS, nothing comes any more.
-    pub(super) fn open(&mut self, mut sealed: &[u8], plain: &mut Vec<u8>) -> Result<bool, String> {
-        while !sealed.is_empty() {
-            let taken = self.connection.read_tls(&mut sealed).map_err(|error| error.to_string())?;
-            let state = self.connection.process_new_packets().map_err(|error| words(&error, &self.host))?;
-            let mut left = state.plaintext_bytes_to_read();
-            while left > 0 {
-                let mut reader = self.connection.reader();
-                let chunk = reader.fill_buf().map_err(|error| error.to_string())?;
-                plain.extend_from_slice(chunk);
-                let n = chunk.len();
-                reader.consume(n);
-                left -= n;
-            }
-            if state.peer_has_closed() {
-                return Ok(true);
-            }
-            if taken == 0 {
-                break;
-            }
-        }
-        Ok(false)
+    pub fn open(&mut self, sealed: &[u8], plain: &mut Vec<u8>) -> Result<bool, String> {
+        super::open(&mut self.connection, sealed, plain).map_err(|error| words(&error, &self.host))
     }
 
     /// Appends to `sealed` what the handshake has to say, and `plain` encrypted. There is no `plain` before the handshake is
     /// done.
-    pub(super) fn seal(&mut self, plain: &[u8], sealed: &mut Vec<u8>) {
-        if !plain.is_empty() {
-            // Fails only on a connection that has failed, and that writes its alert alone.
-            _ = std::io::Write::write_all(&mut self.connection.writer(), plain);
-        }
-        while self.connection.wants_write() {
-            self.connection.write_tls(sealed).expect("a Vec takes everything");
-        }
+    pub fn seal(&mut self, plain: &[u8], sealed: &mut Vec<u8>) {
+        super::seal(&mut self.connection, plain, sealed);
     }
 
     /// Queues the end of our side.
-    pub(super) fn close(&mut self) {
+    pub fn close(&mut self) {
         self.connection.send_close_notify();
     }
 }
@@ -185,7 +169,7 @@ mod tests {
     #[test]
     fn a_host_that_is_no_name_is_refused() {
         let tls = Tls::new().unwrap();
-        assert!(Session::new(&tls, "exa mple").unwrap_err().contains("not a host name"));
-        assert!(Session::new(&tls, "192.0.2.1").is_ok() && Session::new(&tls, "2001:db8::1").is_ok());
+        assert!(ClientSession::new(&tls, "exa mple").unwrap_err().contains("not a host name"));
+        assert!(ClientSession::new(&tls, "192.0.2.1").is_ok() && ClientSession::new(&tls, "2001:db8::1").is_ok());
     }
 }
