@@ -9,6 +9,7 @@ pub mod children;
 pub mod fetch;
 pub mod files;
 pub mod inspect;
+pub mod installed;
 pub mod mail;
 pub mod outbound;
 pub mod ports;

@@ -19,7 +19,7 @@ use voice_media_bridge::check::flags::CheckFlags;
 use voice_media_bridge::config::{Config, Flags, LogFormat, SECRET_FILE_BYTES_MAX, Secret};
 use voice_media_bridge::doctor::flags::DoctorFlags;
 use voice_media_bridge::driver::fetch::Client;
-use voice_media_bridge::driver::{files, system, terminal, tools};
+use voice_media_bridge::driver::{files, installed, system, terminal, tools};
 use voice_media_bridge::latency;
 use voice_media_bridge::load::flags::LoadFlags;
 use voice_media_bridge::server;
@@ -93,11 +93,11 @@ Ctrl-C hangs up and reports. Exit codes: 0 all is well, 1 it could not run, 3 a 
 Callers talk and listen as WhatsApp's do; the bridge must be allowed to reach them (BRIDGE_ALLOW_PRIVATE=1 for loopback).";
 
 const CHECK_HELP: &str = "\
-It changes nothing, sends no request to the model, and reads the same variables as the bridge. A unit's variables and
-limits are not those of a shell; inside the unit they are seen with:
-  systemd-run --pty --property=EnvironmentFile=/etc/voice-media-bridge/voice-media-bridge.env voice-media-bridge check-config
+It changes nothing, sends no request to the model, and reads the same variables as the bridge: those of this shell, or
+with --installed those of the service. Limits are this shell's.
 
 Examples:
+  Of the installed service:                 sudo voice-media-bridge check-config --installed
   Before a start:                           voice-media-bridge check-config
   Whether the key is taken (opens and closes a session; no audio, no answer is asked for):
                                             voice-media-bridge check-config --deep
@@ -110,7 +110,8 @@ and a receiver of events is told of its end. Where no bridge listens at a --url 
 call, with the settings of this environment on a free port, and without events.
 
 Examples:
-  The bridge of this machine:        voice-media-bridge doctor
+  The installed service:             sudo voice-media-bridge doctor --installed
+  A bridge on this machine:          voice-media-bridge doctor
   Another one, from outside:         voice-media-bridge doctor --url https://bridge.example --token $BRIDGE_API_TOKEN
   For a script:                      voice-media-bridge doctor --json --no-start
 Exit codes: 0 every step is well, 1 it could not run, 3 a step failed.";
@@ -211,6 +212,10 @@ struct AgentFlags {
 }
 
 fn main() -> ExitCode {
+    if let Err(error) = installed::adopt(&["check-config", "doctor"]) {
+        eprintln!("error: the installed service's settings cannot be used (--installed): {error}");
+        return ExitCode::FAILURE;
+    }
     let matches = without_empty_variables(Cli::command()).get_matches();
     let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     let outcome = match cli.command {
@@ -278,7 +283,7 @@ fn origins(matches: &ArgMatches, command: &str) -> Vec<Origin> {
 }
 
 fn check_config(flags: CheckFlags, origins: &[Origin]) -> Result<ExitCode, String> {
-    let CheckFlags { settings, deep, offline, strict, json } = flags;
+    let CheckFlags { settings, installed: _, deep, offline, strict, json } = flags;
     let config = effective(settings)?;
     check_filter(&config.log)?;
     let depth = match (offline, deep) {
