@@ -336,7 +336,7 @@ fn doctor(args: &DoctorArgs) -> Result<ExitCode, String> {
     let mut tell = |told: Told<'_>| {
         let (back, line) = match told {
             Told::Begins(name) if in_place => {
-                print!("...          {}", name.word());
+                let _ = write!(std::io::stdout(), "...          {}", name.word());
                 let _ = std::io::stdout().flush();
                 return;
             }
@@ -344,11 +344,12 @@ fn doctor(args: &DoctorArgs) -> Result<ExitCode, String> {
             Told::Note(text) => ("\r\x1b[K", text.to_owned()),
             Told::Ended(step) => ("\r\x1b[K", step.to_string()),
         };
-        match (json, in_place) {
-            (true, _) => eprintln!("{line}"),
-            (false, true) => println!("{back}{line}"),
-            (false, false) => println!("{line}"),
-        }
+        // A reader that has seen enough, such as `head`, ends nothing: the call is still to be hung up.
+        let _ = match (json, in_place) {
+            (true, _) => writeln!(std::io::stderr(), "{line}"),
+            (false, true) => writeln!(std::io::stdout(), "{back}{line}"),
+            (false, false) => writeln!(std::io::stdout(), "{line}"),
+        };
     };
     let DoctorArgs { bridge, flags } = args;
     let report = server::doctor::run(flags, &bridge.url, &bridge.client()?, bridge.ca.as_deref(), &mut tell)?;
