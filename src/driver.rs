@@ -10,6 +10,7 @@ pub mod children;
 pub mod fetch;
 pub mod files;
 pub mod inspect;
+pub mod installed;
 pub mod local;
 pub mod mail;
 pub mod outbound;

@@ -22,7 +22,7 @@ use voice_media_bridge::check::flags::CheckFlags;
 use voice_media_bridge::config::{Config, Flags, LogFormat, SECRET_FILE_BYTES_MAX, Secret};
 use voice_media_bridge::doctor::flags::DoctorFlags;
 use voice_media_bridge::driver::fetch::Client;
-use voice_media_bridge::driver::{files, system, terminal, tools};
+use voice_media_bridge::driver::{files, installed, system, terminal, tools};
 use voice_media_bridge::latency;
 use voice_media_bridge::load::flags::LoadFlags;
 use voice_media_bridge::server;
@@ -101,11 +101,11 @@ Ctrl-C hangs up and reports. Exit codes: 0 all is well, 1 it could not run, 3 a 
 Callers talk and listen as WhatsApp's do; the bridge must be allowed to reach them (BRIDGE_ALLOW_PRIVATE=1 for loopback).";
 
 const CHECK_HELP: &str = "\
-It changes nothing, sends no request to the model, and reads the same variables as the bridge. A unit's variables and
-limits are not those of a shell; inside the unit they are seen with:
-  systemd-run --pty --property=EnvironmentFile=/etc/voice-media-bridge/voice-media-bridge.env voice-media-bridge check-config
+It changes nothing, sends no request to the model, and reads the same variables as the bridge: those of this shell, or
+with --installed those of the service. Limits are this shell's.
 
 Examples:
+  Of the installed service:                 sudo voice-media-bridge check-config --installed
   Before a start:                           voice-media-bridge check-config
   Whether the key is taken (opens and closes a session; no audio, no answer is asked for):
                                             voice-media-bridge check-config --deep
@@ -118,7 +118,8 @@ and a receiver of events is told of its end. Where no bridge listens at a --url 
 call, with the settings of this environment on a free port, and without events.
 
 Examples:
-  The bridge of this machine:        voice-media-bridge doctor
+  The installed service:             sudo voice-media-bridge doctor --installed
+  A bridge on this machine:          voice-media-bridge doctor
   Another one, from outside:         voice-media-bridge doctor --url https://bridge.example --token $BRIDGE_API_TOKEN
   For a script:                      voice-media-bridge doctor --json --no-start
 Exit codes: 0 every step is well, 1 it could not run, 3 a step failed.";
@@ -219,6 +220,10 @@ struct AgentFlags {
 }
 
 fn main() -> ExitCode {
+    if let Err(error) = installed::adopt(&["check-config", "doctor"]) {
+        eprintln!("error: the installed service's settings cannot be used (--installed): {error}");
+        return ExitCode::FAILURE;
+    }
     let matches = without_empty_variables(Cli::command()).get_matches();
     let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     let outcome = match cli.command {
@@ -287,7 +292,7 @@ fn origins(matches: &ArgMatches, command: &str) -> Vec<Origin> {
 }
 
 fn check_config(flags: CheckFlags, origins: &[Origin]) -> Result<ExitCode, String> {
-    let CheckFlags { settings, deep, offline, strict, json } = flags;
+    let CheckFlags { settings, installed: _, deep, offline, strict, json } = flags;
     let config = effective(settings)?;
     check_filter(&config.log)?;
     let depth = match (offline, deep) {
@@ -340,7 +345,7 @@ fn doctor(args: &DoctorArgs) -> Result<ExitCode, String> {
     let mut tell = |told: Told<'_>| {
         let (back, line) = match told {
             Told::Begins(name) if in_place => {
-                print!("...          {}", name.word());
+                let _ = write!(std::io::stdout(), "...          {}", name.word());
                 let _ = std::io::stdout().flush();
                 return;
             }
@@ -348,11 +353,12 @@ fn doctor(args: &DoctorArgs) -> Result<ExitCode, String> {
             Told::Note(text) => ("\r\x1b[K", text.to_owned()),
             Told::Ended(step) => ("\r\x1b[K", step.to_string()),
         };
-        match (json, in_place) {
-            (true, _) => eprintln!("{line}"),
-            (false, true) => println!("{back}{line}"),
-            (false, false) => println!("{line}"),
-        }
+        // A reader that has seen enough, such as `head`, ends nothing: the call is still to be hung up.
+        let _ = match (json, in_place) {
+            (true, _) => writeln!(std::io::stderr(), "{line}"),
+            (false, true) => writeln!(std::io::stdout(), "{back}{line}"),
+            (false, false) => writeln!(std::io::stdout(), "{line}"),
+        };
     };
     let DoctorArgs { bridge, flags } = args;
     let report = server::doctor::run(flags, &bridge.url, &bridge.client()?, bridge.ca.as_deref(), &mut tell)?;

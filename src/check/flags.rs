@@ -11,6 +11,10 @@ pub struct CheckFlags {
     /// The bridge's own.
     #[command(flatten)]
     pub settings: Flags,
+    /// Take the settings and credentials of the installed service, from this folder (default: /etc/voice-media-bridge)
+    /// instead of this shell's variables; as root, since credentials are root's
+    #[arg(long, value_name = "FOLDER", num_args = 0..=1, require_equals = true, help_heading = "Checks")]
+    pub installed: Option<Option<String>>,
     /// Open a session at the model with the key, and close it: shows whether the key is taken
     #[arg(long, help_heading = "Checks", conflicts_with = "offline")]
     pub deep: bool,

@@ -7,6 +7,10 @@ use clap::Args;
 /// What was typed.
 #[derive(Args, Clone, Debug)]
 pub struct DoctorFlags {
+    /// Take the settings and credentials of the installed service, from this folder (default: /etc/voice-media-bridge)
+    /// instead of this shell's variables; as root, since credentials are root's
+    #[arg(long, value_name = "FOLDER", num_args = 0..=1, require_equals = true)]
+    pub installed: Option<Option<String>>,
     /// Address that the caller listens on and offers; the bridge must reach it. Default: the one that the bridge
     /// advertises where that is this machine's, else that of the default route
     #[arg(long, value_name = "IP")]

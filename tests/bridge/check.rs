@@ -202,6 +202,29 @@ fn a_secrets_file_is_told_with_its_permissions_and_one_that_is_not_there_is_an_e
 }
 
 #[test]
+fn the_installed_services_settings_are_taken_instead_of_the_shells() {
+    let files = Files::new("check-installed");
+    std::fs::create_dir(files.path("credentials")).expect("a folder");
+    files.write("credentials/api-token", &format!("{SECRET}\n"));
+    files.write(
+        "voice-media-bridge.env",
+        "# the service's\nBRIDGE_LISTEN=127.0.0.1:0\nBRIDGE_MEDIA_PORTS=\"22680-22689\"\n",
+    );
+    let installed = format!("--installed={}", files.path(""));
+    let shell = [("BRIDGE_MEDIA_PORTS", "nonsense"), ("OPENAI_API_KEY", "of-the-shell")];
+    let (code, output) = run(&["check-config", &installed, "--offline"], &shell);
+    assert_eq!(code, Some(0), "{output}");
+    assert!(
+        output.contains("22680-22689") && output.contains("credentials/api-token") && !output.contains(SECRET),
+        "{output}"
+    );
+    assert!(output.contains("BRIDGE_AGENT               builtin"), "{output}");
+
+    let (code, output) = run(&["check-config", "--installed=/nowhere"], &[]);
+    assert!(code == Some(1) && output.contains("--installed"), "{output}");
+}
+
+#[test]
 fn an_address_that_no_caller_reaches_is_a_failure_beyond_this_host() {
     let beyond = [("BRIDGE_LISTEN", "0.0.0.0:0"), ("BRIDGE_API_TOKEN", SECRET), PLAIN[1], PLAIN[2]];
     let (code, output, checks) = check(&[], &[&beyond[..], &[("BRIDGE_MEDIA_IP", "127.0.0.1")]].concat());

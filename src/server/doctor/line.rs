@@ -143,7 +143,15 @@ mod tests {
 
     fn flags(relay_ip: Option<[u8; 4]>, media_ip: Option<[u8; 4]>) -> DoctorFlags {
         let (relay_ip, media_ip) = (relay_ip.map(Into::into), media_ip.map(Into::into));
-        DoctorFlags { relay_ip, media_ip, seconds: 1, no_start: true, json: false, media_ports: String::new() }
+        DoctorFlags {
+            relay_ip,
+            media_ip,
+            seconds: 1,
+            no_start: true,
+            json: false,
+            media_ports: String::new(),
+            installed: None,
+        }
     }
 
     #[test]
