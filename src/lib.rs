@@ -15,7 +15,8 @@
 //!         +--------------------+ mail +------------------------------------------------------+
 //!                    |          boxes | worker 1 (pinned) ...                                |
 //!         +----------v---------+      +------------------------------------------------------+
-//!         | resolver, events   |
+//!         | resolver, events,  |
+//!         | supervisor         |
 //!         +--------------------+
 //! ```
 //!
@@ -44,6 +45,12 @@
 //! * **Admission is by load, not by count.** Control places a call on the core with the most room, counting the calls that
 //!   are too young to show in it, and refuses it when no core has room at the least effort: at once, without asking a worker.
 //! * **A panic ends one call.** It is caught at the worker's edge and counted.
+//! * **An upgrade is a second process, not a new program in the old one.** A call never moves: its sockets, keys, decoder and
+//!   model session are where they were opened. Two instances share the API's listening socket instead, the new one takes it over,
+//!   and each passes on requests about calls that the other has (`control::handover`). It costs half of the media ports, and twice the
+//!   memory for as long as calls last.
+//! * **Nothing ends that can be waited for.** A signal is a drain: calls end by themselves, up to a bound, and those that are cut
+//!   then hear it. The service manager's watchdog is fed only when control and every worker have turned.
 //! * **io_uring** saves system calls (a fraction of one per packet, against four), not CPU: at equal batching epoll costs
 //!   the same. The codec is 80 to 92 % of a call.
 //!
