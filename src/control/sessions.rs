@@ -390,11 +390,14 @@ impl Control {
         }
         let waiting = call.map(|call| std::mem::take(&mut call.waiting));
         let latency = PackedStages::pack(&stages);
+        let hung_up = report.close == Some(CloseReason::Hangup);
         let Some(phase) = self.calls.end(now, report, latency, &mut self.timers) else { return };
         if let Phase::Opening { until, waiting } = phase {
             self.timers.disarm(until, Timer::Opening(number));
-            let ended = || Refusal::new(503, "ended", "The call was ended before it was answered.");
-            let refusal = if self.is_leaving() { draining() } else { ended() };
+            // Whoever hung up would not know of the call on another server, where a balancer takes what is refused with 503.
+            let status = if hung_up { 409 } else { 503 };
+            let ended = || Refusal::new(status, "ended", "The call was ended before it was answered.");
+            let refusal = if self.is_leaving() && !hung_up { draining() } else { ended() };
             self.refuse_all(now, waiting, &refusal);
         }
         self.release(now, number, waiting.unwrap_or_default());

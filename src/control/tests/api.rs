@@ -236,15 +236,18 @@ fn a_call_that_ends_while_it_is_asked_about_is_shown_ended() {
 }
 
 #[test]
-fn a_call_ended_before_it_is_answered_refuses_the_post() {
-    let mut world = World::new();
-    world.prompt = false;
-    let stream = world.begin("POST", "/api/sessions", "", &session(ID, OFFER, &json!({})));
-    let (worker, _) = world.mail.pop_front().unwrap();
-    world.calls.insert(CallNumber(1), (worker, report(CallNumber(1))));
-    world.end_call(1, CloseReason::InternalError);
-    assert_eq!(world.answer(stream).code(), "ended");
-    assert_eq!(world.ask("GET", &path(ID), "").json["closeReason"], "internal_error");
+fn a_call_ended_before_it_is_answered_refuses_the_post_and_is_for_no_other_server_when_it_was_hung_up() {
+    for (reason, status) in [(CloseReason::InternalError, 503), (CloseReason::Hangup, 409)] {
+        let mut world = World::new();
+        world.prompt = false;
+        let stream = world.begin("POST", "/api/sessions", "", &session(ID, OFFER, &json!({})));
+        let (worker, _) = world.mail.pop_front().unwrap();
+        world.calls.insert(CallNumber(1), (worker, report(CallNumber(1))));
+        world.end_call(1, reason);
+        let answer = world.answer(stream);
+        assert_eq!((answer.status, answer.code()), (status, "ended"));
+        assert_eq!(world.ask("GET", &path(ID), "").json["closeReason"], reason.label());
+    }
 }
 
 #[test]
