@@ -79,6 +79,8 @@ pub struct Facts {
     pub tls: Option<Result<Vec<String>, String>>,
     /// The permissions of its key.
     pub tls_key_mode: Option<u32>,
+    /// Whether root alone can read the TLS key.
+    pub tls_key_is_roots: bool,
     /// The port of the API.
     pub api_port: ApiPort,
     /// The ports of calls.

@@ -97,42 +97,49 @@ Examples:
     voice-media-bridge load --url http://10.0.0.5:8080 --relay-ip 10.0.0.9 --json report.json
   Over TLS, with a certificate of an authority of your own:
     voice-media-bridge load --url https://bridge.internal:8443 --ca ca.pem --relay-ip 10.0.0.9
-Ctrl-C hangs up and reports. Exit codes: 0 all is well, 1 it could not run, 3 a bound was missed or nothing connected.
-Callers talk and listen as WhatsApp's do; the bridge must be allowed to reach them (BRIDGE_ALLOW_PRIVATE=1 for loopback).";
+Ctrl-C hangs up and reports. Exit codes: 0 all is well, 1 it could not run, 3 a bound was missed
+or nothing connected. Callers talk and listen as WhatsApp's do; the bridge must be allowed to reach
+them (BRIDGE_ALLOW_PRIVATE=1 for private addresses).";
 
 const CHECK_HELP: &str = "\
-It changes nothing, sends no request to the model, and reads the same variables as the bridge: those of this shell, or
-with --installed those of the service. Limits are this shell's.
+It changes nothing, sends no request to the model, and reads the same variables as the bridge:
+those of this shell, or with --installed those of the service. Limits are this shell's.
 
 Examples:
-  Of the installed service:                 sudo voice-media-bridge check-config --installed
-  Before a start:                           voice-media-bridge check-config
+  Of the installed service:           sudo voice-media-bridge check-config --installed
+  Before a start:                     voice-media-bridge check-config
   Whether the key is taken (opens and closes a session; no audio, no answer is asked for):
-                                            voice-media-bridge check-config --deep
-  For a deployment, without network:        voice-media-bridge check-config --offline --strict --json
+                                      voice-media-bridge check-config --deep
+  For a deployment, without network:  voice-media-bridge check-config --offline --strict --json
 Exit codes: 0 a bridge can start on this, 1 it cannot (or, with --strict, there is a warning).";
 
 const DOCTOR_HELP: &str = "\
-The caller is on this machine, laid out as WhatsApp's relay. The call is a real one: a model is billed for its seconds,
-and a receiver of events is told of its end. Where no bridge listens at a --url of this machine, one is started for the
-call, with the settings of this environment on a free port, and without events.
+The caller is on this machine, laid out as WhatsApp's relay. The call is a real one: a model is
+billed for its seconds, and a receiver of events is told of its end. Where no bridge listens at a
+--url of this machine, one is started for the call, with the settings of this environment on a
+free port, and without events.
 
 Examples:
-  The installed service:             sudo voice-media-bridge doctor --installed
-  A bridge on this machine:          voice-media-bridge doctor
-  Another one, from outside:         voice-media-bridge doctor --url https://bridge.example --token $BRIDGE_API_TOKEN
-  For a script:                      voice-media-bridge doctor --json --no-start
+  The installed service:      sudo voice-media-bridge doctor --installed
+  A bridge on this machine:   voice-media-bridge doctor
+  Another one, from outside:  voice-media-bridge doctor --url https://bridge.example --token TOKEN
+  For a script:               voice-media-bridge doctor --json --no-start
 Exit codes: 0 every step is well, 1 it could not run, 3 a step failed.";
 
 const CAPACITY_HELP: &str = "\
-It starts a bridge, a model and a load of its own on loopback ports, and tries more and more calls until ticks come too
-late or packets are lost. Nothing else should run meanwhile: what it measures is this machine.
+It starts a bridge, a model and a load of its own on loopback ports, and tries more and more calls
+until ticks come too late or packets are lost. Nothing else should run meanwhile: what it measures
+is this machine.
 
 Examples:
-  Both sides talk all the time, complexity 5:       voice-media-bridge capacity
-  A normal conversation, effort that follows load:  voice-media-bridge capacity --talk conversation --complexity 0-5
-  Two workers, on epoll, for a script:              voice-media-bridge capacity --workers 2 --io epoll --json -
-Exit codes: 0 a number was found, 1 it could not run, 3 not even the smallest number of calls held.";
+  Both sides talk all the time, complexity 5:
+    voice-media-bridge capacity
+  A normal conversation, effort that follows load:
+    voice-media-bridge capacity --talk conversation --complexity 0-5
+  Two workers, on epoll, for a script:
+    voice-media-bridge capacity --workers 2 --io epoll --json -
+Exit codes: 0 a number was found, 1 it could not run, 3 not even the smallest number of calls
+held.";
 
 /// What a command ends with when it ran and what it measured is not as it should be.
 const BOUND_MISSED: u8 = 3;

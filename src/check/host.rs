@@ -63,7 +63,7 @@ pub(super) fn locked_memory(workers: u16, rings: Option<&Result<(), NoUring>>, l
         Err(NoUring { why, .. }) => {
             let kib = u64::from(loops) * RING_BYTES / 1024;
             let advice = format!(
-                "LimitMEMLOCK={}M in the unit (systemctl edit voice-media-bridge), or `ulimit -l {kib}` in a shell; \
+                "LimitMEMLOCK={}M in the unit (systemctl edit voice-media-bridge@), or `ulimit -l {kib}` in a shell; \
                  BRIDGE_IO=epoll needs none",
                 kib.div_ceil(1024)
             );
@@ -182,7 +182,7 @@ pub(super) fn drain(time_max: Duration, stop_timeout: Option<Duration>) -> Optio
                 "calls may go on for {drain_sec} s, and systemd kills the process after {stop_sec} s: they are cut off"
             ),
             format!(
-                "TimeoutStopSec={} in the unit (systemctl edit voice-media-bridge), or BRIDGE_DRAIN_SEC={}",
+                "TimeoutStopSec={} in the unit (systemctl edit voice-media-bridge@), or BRIDGE_DRAIN_SEC={}",
                 drain_sec + 3 * GOODBYE.as_secs(),
                 stop_sec.saturating_sub(GOODBYE.as_secs())
             ),

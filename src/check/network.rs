@@ -54,7 +54,7 @@ pub(super) fn api_port(config: &Config, found: &ApiPort) -> Check {
         ApiPort::Refused(ErrorKind::PermissionDenied, _) => Check::fail(
             name,
             format!("{listen}: this user may not listen below port 1024"),
-            "AmbientCapabilities=CAP_NET_BIND_SERVICE in the unit, or a port from 1024 in BRIDGE_LISTEN",
+            "a port from 1024 in BRIDGE_LISTEN, or let systemd open it: ListenStream= in voice-media-bridge.socket",
         ),
         ApiPort::Refused(ErrorKind::AddrNotAvailable, _) => Check::fail(
             name,

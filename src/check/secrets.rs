@@ -40,6 +40,11 @@ pub(super) fn tls_files(config: &Config, facts: &Facts) -> Check {
                 format!("every user can read the key ({:o})", mode & 0o777),
                 format!("chmod 0640 {key}"),
             ),
+            _ if facts.tls_key_is_roots => Check::warn(
+                name,
+                "only root can read the key, and the service is another user".to_owned(),
+                format!("chgrp voice-media-bridge {key} && chmod 0640 {key}"),
+            ),
             _ => Check::ok(name, format!("{certificate} and its key are a pair")),
         },
     }

@@ -57,6 +57,7 @@ fn facts() -> Facts {
         }],
         tls: None,
         tls_key_mode: None,
+        tls_key_is_roots: false,
         api_port: ApiPort::Free,
         media_ports: MediaPorts { free: 2_000, ..MediaPorts::default() },
         media_ip: public,
@@ -205,7 +206,7 @@ fn each_rule_about_ports_objects_to_one_thing_and_says_what_to_do() {
         );
     }
     for (kind, said) in [
-        (ErrorKind::PermissionDenied, "CAP_NET_BIND_SERVICE"),
+        (ErrorKind::PermissionDenied, "voice-media-bridge.socket"),
         (ErrorKind::AddrNotAvailable, "ip -brief address"),
         (ErrorKind::Other, "odd"),
     ] {
@@ -349,6 +350,8 @@ fn a_certificate_and_its_key_are_a_pair_or_it_is_said_why_not() {
         Outcome::Warn,
         &["it ends soon", "SIGHUP"],
     );
+    let roots = Facts { tls_key_is_roots: true, ..found(Ok(Vec::new()), Some(0o100_600)) };
+    expect("tls_files", &tls, &roots, Outcome::Warn, &["only root", "chgrp voice-media-bridge /etc/key.pem"]);
     let bad = found(Err("BRIDGE_TLS_KEY names another's".into()), None);
     expect("tls_files", &tls, &bad, Outcome::Fail, &["another's", "openssl x509", "/etc/cert.pem", "openssl pkey"]);
     expect("tls_files", &config(&[]), &facts(), Outcome::Ok, &["TLS belongs in front", "BRIDGE_TLS_CERT"]);

@@ -107,7 +107,8 @@ struct Open {
 impl Connections {
     /// A key to accept under, while there are too few at this door and room for more.
     pub(super) fn offer(&mut self, door: Door) -> Option<StreamKey> {
-        if self.paused || self.offered[door as usize] >= ACCEPTS_ARMED || self.refusing >= REFUSALS_MAX {
+        let is_full = door == Door::Api && self.refusing >= REFUSALS_MAX;
+        if self.paused || self.offered[door as usize] >= ACCEPTS_ARMED || is_full {
             return None;
         }
         self.offered[door as usize] += 1;
@@ -157,7 +158,8 @@ impl Connections {
         let State::Offered(door) = self.slot(stream)?.state else { return None };
         self.offered[door as usize] -= 1;
         let tls = tls.filter(|_| door == Door::Api);
-        let refused = self.open >= CONNECTIONS_MAX;
+        // The other instance bounds what it asks, and must get through whatever comes to the API.
+        let refused = door != Door::Local && self.open >= CONNECTIONS_MAX;
         if refused {
             self.refusing += 1;
         } else {

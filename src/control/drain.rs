@@ -77,6 +77,8 @@ impl Control {
                 tracing::warn!(calls = self.calls.live(), "a second signal: calls are ended at once");
                 self.stop(now, Ending::AtOnce);
             }
+            // A loop that fails asks twice within a turn: the others' calls are still hung up.
+            Life::Stopping { ending: Ending::AtOnce, until, .. } if *until == now + STOP_TIME_MAX => {}
             Life::Stopping { ending: Ending::AtOnce, .. } | Life::Done => {
                 tracing::warn!("a third signal: nobody is waited for");
                 self.exit();

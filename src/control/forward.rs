@@ -10,12 +10,14 @@ use crate::io::{Fault, Output, StreamKey};
 
 use super::answer::{Refusal, response};
 use super::connections::Ticket;
-use super::handover::Other;
+use super::handover::{Other, opens};
+use super::route;
 use super::timers::Timer;
 use super::{Control, WAIT_TIME_MAX, WORKER_TIME_MAX};
 
 /// Requests at once: on a machine full of calls, what comes about them within the time of one answer, and webhooks that wait
-/// for calls to connect. Each holds a request of at most 128 KiB and two descriptors.
+/// for calls to connect. Each holds a request of at most 128 KiB three times (as it came, as it is sent, to be sent again) and
+/// two descriptors.
 const ASKS_MAX: usize = 256;
 /// The other one has this long to answer: as long as its workers have, and the way.
 pub(super) const ASK_TIME_MAX: Duration = WORKER_TIME_MAX.saturating_add(Duration::from_secs(1));
@@ -168,7 +170,17 @@ impl Control {
         if self.connections.exchange(ticket).is_none() {
             return;
         }
+        let given_up = self.note_silence(now, matches!(outcome, Outcome::Silent))
+            && route::resource(&request.head).1.is_ok_and(|resource| opens(&resource, &request.head.method));
         match outcome {
+            Outcome::Silent if given_up => {
+                tracing::error!(
+                    "the other instance has been silent for long: a call is opened without asking it. Stop it"
+                );
+                if let Err(refusal) = self.serve_here(now, ticket, &request) {
+                    self.refuse(now, ticket, &refusal);
+                }
+            }
             Outcome::Answered(Answer { status: 404, .. }) | Outcome::Nobody => {
                 if let Err(refusal) = self.serve_here(now, ticket, &request) {
                     self.refuse(now, ticket, &refusal);
@@ -177,7 +189,7 @@ impl Control {
             Outcome::Answered(answer) => self.answer(now, ticket, passed_on(answer)),
             Outcome::Silent => {
                 let text = "The other instance on this machine may have this call and does not answer. Try again.";
-                self.refuse(now, ticket, &Refusal::new(503, "other_silent", text).retry_after(RETRY_SEC));
+                self.refuse(now, ticket, &Refusal::new(504, "other_silent", text).retry_after(RETRY_SEC));
             }
         }
     }

@@ -32,7 +32,8 @@
 //! | answers anything but 404 | passed on as it is |
 //! | is gone: nobody listens on its socket | so are its calls. Answered here, as if there had never been one |
 //! | breaks off (it may just have exited) | asked once more: every one of these requests may be repeated |
-//! | is silent, or breaks off again | 503 `other_silent`: it may have the call. Opening a second one, or saying that it is unknown, would be wrong; a retry is not |
+//! | is silent, or breaks off again | 504 `other_silent`: it may have the call. Opening a second one, or saying that it is unknown, would be wrong; a retry is not, here and not at another server (504 and no 503: a balancer takes those elsewhere) |
+//! | has been silent for [`SILENT_TIME_MAX`] | the same, but calls are opened here: who hangs that long has no caller left |
 //! | is asked too much at once | 503 `other_busy` |
 //!
 //! An instance that is silent when it shall hand over is asked for [`TAKE_OVER_TIME_MAX`]; then the new one serves beside
@@ -61,6 +62,10 @@ use super::timers::Timer;
 pub(super) const TAKE_OVER_TIME_MAX: Duration = Duration::from_secs(5);
 /// The time between two questions.
 const ASK_AGAIN: Duration = Duration::from_millis(200);
+/// The same once this one serves beside the other.
+const ASK_SELDOM: Duration = Duration::from_secs(2);
+/// Another one that has answered nothing for this long is given up: calls are opened here. A watchdog ends it before.
+const SILENT_TIME_MAX: Duration = Duration::from_secs(30);
 /// Names the one that takes over.
 const SUCCESSOR: &str = "Bridge-Successor";
 
@@ -74,6 +79,8 @@ pub(super) struct Handover {
     pub(super) other: Other,
     /// When to give up asking the other to hand over.
     until: Option<Instant>,
+    /// Since when it has answered nothing that it was asked.
+    silent_since: Option<Instant>,
     pub(super) asks: Asks,
 }
 
@@ -97,8 +104,14 @@ impl Handover {
             told_ready: false,
             other: if pair { Other::Unasked } else { Other::Absent },
             until: None,
+            silent_since: None,
             asks: Asks::default(),
         }
+    }
+
+    /// Whether this instance serves, and has said so.
+    pub(super) fn is_ready(&self) -> bool {
+        self.told_ready
     }
 }
 
@@ -112,7 +125,8 @@ impl Control {
 
     /// A worker's loop runs.
     pub(super) fn worker_started(&mut self, now: Instant, worker: u16) {
-        if self.handover.starting.is_empty() {
+        // One that is being stopped takes nothing over: the other would drain for nobody.
+        if self.handover.starting.is_empty() || self.is_leaving() {
             return;
         }
         self.handover.starting.retain(|other| *other != worker);
@@ -138,6 +152,9 @@ impl Control {
     }
 
     pub(super) fn ask_to_hand_over(&mut self, now: Instant) {
+        if self.is_leaving() {
+            return;
+        }
         let Some(pair) = &self.config.pair else { return };
         let (method, target, host) = ("POST", "/api/drain", super::forward::HOST);
         let header = Some((SUCCESSOR, pair.own.name()));
@@ -162,11 +179,15 @@ impl Control {
                 return;
             }
             Outcome::Answered(_) | Outcome::Silent => {
-                tracing::warn!(
-                    other,
-                    "the other instance is there and does not hand over: both serve, and a repeated request may open a call \
-                     twice. Stop the other one"
-                );
+                if !self.handover.told_ready {
+                    tracing::warn!(
+                        other,
+                        "the other instance is there and does not hand over: both serve, and a repeated request may open a \
+                         call twice. Stop the other one"
+                    );
+                }
+                // It may still come to itself, and drain by what it was asked: its calls must then be known to be there.
+                self.timers.arm(now + ASK_SELDOM, Timer::TakeOver);
                 Other::Absent
             }
         };
@@ -201,6 +222,16 @@ impl Control {
         self.successor == Successor::Known && self.connections.any_at(Door::Api)
     }
 
+    /// The other one has answered, or has not. True where it has been silent for so long that calls are opened without it.
+    pub(super) fn note_silence(&mut self, now: Instant, silent: bool) -> bool {
+        if !silent {
+            self.handover.silent_since = None;
+            return false;
+        }
+        let since = *self.handover.silent_since.get_or_insert(now);
+        now.saturating_duration_since(since) >= SILENT_TIME_MAX
+    }
+
     /// Whether the other one has to be asked first about what this request is about.
     pub(super) fn is_for_other(&mut self, ticket: Ticket, resource: &Resource, request: &Request) -> bool {
         if matches!(self.handover.other, Other::Absent | Other::Unasked) {
@@ -222,7 +253,8 @@ impl Control {
     pub(super) fn check_is_here(&self, resource: &Resource, request: &Request) -> Result<(), Refusal> {
         let Some(id) = self.subject(resource, request) else { return Ok(()) };
         let here = if opens(resource, &request.head.method) {
-            !self.is_leaving() || self.holds(&id)
+            // One that has not taken over opens nothing for the other, which serves until then.
+            self.holds(&id) || !self.is_leaving() && self.handover.other != Other::Unasked
         } else {
             self.calls.by_id(&id).is_some()
         };
@@ -260,6 +292,6 @@ impl Control {
 }
 
 /// Whether a request opens a call where there is none.
-fn opens(resource: &Resource, method: &Method) -> bool {
+pub(super) fn opens(resource: &Resource, method: &Method) -> bool {
     matches!((resource, method), (Resource::Sessions, Method::Post) | (Resource::Session(_), Method::Put))
 }

@@ -36,8 +36,11 @@ impl Control {
             None => {}
         }
         // Read it is by now; a service manager that has asked for it waits to hear of both, in this order.
-        self.notify(Notice::Reloading);
-        self.notify(Notice::Ready);
+        // One that does not serve yet must not say that it does.
+        if self.handover.is_ready() {
+            self.notify(Notice::Reloading);
+            self.notify(Notice::Ready);
+        }
         let reloads = &mut self.stats.reloads;
         match (used, failed) {
             (0, 0) => {

@@ -24,7 +24,7 @@ const CREDENTIALS: &str = "credentials";
 /// Runs this command again with the settings of the installed service, where it is one of `commands` and its arguments ask
 /// for that. Returns where they do not, and the error where it cannot be done.
 pub fn adopt(commands: &[&str]) -> io::Result<()> {
-    let (asked, others): (Vec<OsString>, Vec<OsString>) =
+    let (asked, mut others): (Vec<OsString>, Vec<OsString>) =
         std::env::args_os().skip(1).partition(|argument| folder_of(argument).is_some());
     if !others.first().and_then(|command| command.to_str()).is_some_and(|command| commands.contains(&command)) {
         return Ok(());
@@ -34,6 +34,15 @@ pub fn adopt(commands: &[&str]) -> io::Result<()> {
     let text = fs::read_to_string(folder.join(VARIABLES))?;
     let credentials = folder.join(CREDENTIALS);
     let mut variables = variables(&text);
+    // Where systemd holds the socket it is what counts, and BRIDGE_LISTEN does not move it.
+    if let Some(listen) = socket() {
+        variables.retain(|(name, _)| name != "BRIDGE_LISTEN" && name != "PORT");
+        variables.push(("BRIDGE_LISTEN".into(), listen.to_string()));
+    }
+    // A bridge of its own would not be the service.
+    if others.first().is_some_and(|command| command == "doctor") && !others.iter().any(|other| other == "--no-start") {
+        others.push("--no-start".into());
+    }
     let has = |variables: &[(String, String)], name: &str| variables.iter().any(|(other, _)| other == name);
     if !has(&variables, "BRIDGE_URL") {
         variables.push(("BRIDGE_URL".into(), url(&variables)));
@@ -81,6 +90,20 @@ fn variables(text: &str) -> Vec<(String, String)> {
     text.lines().filter_map(variable).collect()
 }
 
+/// Where the API's socket listens, if systemd has one.
+fn socket() -> Option<SocketAddr> {
+    let unit = "voice-media-bridge.socket";
+    let shown = Command::new("systemctl").args(["show", "--property=ActiveState,Listen", unit]).output().ok()?;
+    listening(&String::from_utf8_lossy(&shown.stdout))
+}
+
+/// The address in what `systemctl show` says of an active socket.
+fn listening(shown: &str) -> Option<SocketAddr> {
+    let active = shown.lines().any(|line| line == "ActiveState=active");
+    let listen = shown.lines().find_map(|line| line.strip_prefix("Listen=")?.strip_suffix(" (Stream)"));
+    listen.filter(|_| active)?.parse().ok()
+}
+
 /// Where the service's API is, seen from this machine.
 fn url(variables: &[(String, String)]) -> String {
     let get = |name: &str| variables.iter().rev().find(|(other, _)| other == name).map(|(_, value)| value.as_str());
@@ -110,6 +133,19 @@ mod tests {
         assert_eq!(url(&found), "http://127.0.0.1:9000");
         assert_eq!(url(&[pair("PORT", "81"), pair("BRIDGE_TLS_CERT", "/c")]), "https://127.0.0.1:81");
         assert_eq!(url(&[]), "http://127.0.0.1:8080");
+    }
+
+    #[test]
+    fn the_socket_that_systemd_holds_is_where_the_api_is() {
+        let here = "Listen=10.0.0.5:8080 (Stream)\nActiveState=active\n";
+        assert_eq!(listening(here), Some(SocketAddr::from(([10, 0, 0, 5], 8080))));
+        for none in [
+            "",
+            "Listen=10.0.0.5:8080 (Stream)\nActiveState=inactive\n",
+            "Listen=/run/x (Stream)\nActiveState=active\n",
+        ] {
+            assert_eq!(listening(none), None, "{none}");
+        }
     }
 
     #[test]

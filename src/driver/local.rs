@@ -2,18 +2,24 @@
 
 use std::fs::{self, Permissions};
 use std::io::{Error, ErrorKind, Result};
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
-/// The path of an open socket; the file goes with this.
+/// The path of an open socket; the file goes with this, unless it is another one's by then.
 #[derive(Debug)]
-pub struct SocketFile(PathBuf);
+pub struct SocketFile {
+    path: PathBuf,
+    /// Device and number of the file.
+    identity: (u64, u64),
+}
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        // Whoever listens there next replaces it in any case.
-        let _ = fs::remove_file(&self.0);
+        // What cannot be removed is replaced by whoever listens there next.
+        if identity(&self.path).is_ok_and(|identity| identity == self.identity) {
+            let _ = fs::remove_file(&self.path);
+        }
     }
 }
 
@@ -32,9 +38,14 @@ pub fn listen(path: &Path) -> Result<(UnixListener, SocketFile)> {
         }
         other => other?,
     };
-    let file = SocketFile(path.to_owned());
     fs::set_permissions(path, Permissions::from_mode(0o600))?;
+    let file = SocketFile { path: path.to_owned(), identity: identity(path)? };
     Ok((listener, file))
+}
+
+fn identity(path: &Path) -> Result<(u64, u64)> {
+    let file = fs::symlink_metadata(path)?;
+    Ok((file.dev(), file.ino()))
 }
 
 #[cfg(test)]
@@ -51,7 +62,11 @@ mod tests {
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(listen(&path).unwrap_err().kind(), ErrorKind::AddrInUse);
         assert!(UnixStream::connect(&path).is_ok(), "the live one was not disturbed");
+        fs::remove_file(&path).unwrap();
+        let (_next, next) = listen(&path).unwrap();
         drop(file);
+        assert!(path.exists(), "it is the next one's");
+        drop(next);
         assert!(!path.exists());
         fs::write(&path, "precious").unwrap();
         assert_eq!(listen(&path).unwrap_err().kind(), ErrorKind::AlreadyExists);

@@ -160,6 +160,57 @@ fn one_that_does_not_hand_over_is_asked_again_and_not_for_ever() {
 }
 
 #[test]
+fn one_that_comes_to_itself_late_drains_and_is_asked_about_its_calls_from_then_on() {
+    let mut world = started("b");
+    while !world.is_ready() {
+        if let Some((stream, _)) = world.dialled.pop_front() {
+            world.other_answers(stream, 500, "{}");
+        }
+        world.wait(SECOND / 10);
+    }
+    world.wait(2 * SECOND);
+    let asked = world.dialled();
+    assert!(world.asked(asked).starts_with("POST /api/drain"));
+    world.other_answers(asked, 200, r#"{"draining":true,"calls":1}"#);
+    begin(&mut world, "GET", &path("x"), "");
+    assert!(!world.asks_nobody(), "its calls are there");
+}
+
+#[test]
+fn one_that_is_stopped_while_it_starts_takes_nothing_over() {
+    let mut world = World::unstarted(&["--instance", "b"], None, None);
+    world.input(Input::Stop);
+    for worker in [0, 1] {
+        world.from(worker, FromWorker::Pong);
+        world.run();
+    }
+    assert!(world.asks_nobody() && !world.is_ready());
+}
+
+#[test]
+fn one_that_only_starts_opens_nothing_for_the_other() {
+    let mut world = started("b");
+    let answer = local(&mut world, "POST", "/api/sessions", "Bridge-Forwarded: 1\r\n", &offer("x"));
+    assert_eq!((answer.status, answer.code(), world.opened.len()), (404, "not_here", 0));
+}
+
+#[test]
+fn one_that_has_been_silent_for_half_a_minute_stops_no_calls_any_more() {
+    let mut world = new();
+    let silent = |world: &mut World, method: &str, target: &str, body: &str| {
+        let stream = begin(world, method, target, body);
+        let asked = world.dialled();
+        world.input(Input::Connected { stream: asked });
+        world.wait(3 * SECOND);
+        world.answer(stream)
+    };
+    assert_eq!(silent(&mut world, "POST", "/api/sessions", &offer("x")).status, 504);
+    world.wait(30 * SECOND);
+    assert_eq!(silent(&mut world, "POST", "/api/sessions", &offer("x")).status, 200);
+    assert_eq!(silent(&mut world, "GET", &path("y"), "").status, 504, "what it has is still not known");
+}
+
+#[test]
 fn of_two_that_start_at_once_a_goes_first() {
     let mut world = started("a");
     let refused = local(&mut world, "POST", "/api/drain", "Bridge-Successor: b\r\n", "");
@@ -356,7 +407,7 @@ fn one_that_breaks_off_is_asked_once_more() {
             break_off(&mut world);
             break_off(&mut world);
             let answer = world.answer(stream);
-            assert_eq!((answer.status, answer.code(), answer.header("Retry-After")), (503, "other_silent", Some("1")));
+            assert_eq!((answer.status, answer.code(), answer.header("Retry-After")), (504, "other_silent", Some("1")));
         }
         assert!(world.opened.is_empty(), "it may have the call");
     }
@@ -376,7 +427,7 @@ fn one_that_is_silent_may_have_the_call() {
         world.input(Input::Connected { stream: asked });
         world.wait(3 * SECOND);
         let answer = world.answer(stream);
-        assert_eq!((answer.status, answer.code()), (503, "other_silent"), "{method} {target}");
+        assert_eq!((answer.status, answer.code()), (504, "other_silent"), "{method} {target}");
         assert!(world.opened.is_empty() && world.clients[&asked].closed);
     }
     // A wait for a call to connect may last as long as it does here.

@@ -45,6 +45,14 @@ fn what_is_no_tls_either_is_counted_as_a_failure_and_leaves_nothing() {
 }
 
 #[test]
+fn a_reload_during_the_start_does_not_say_that_it_serves() {
+    let mut world = World::unstarted(&[], None, None);
+    reload(&mut world, None, None);
+    assert!(!world.notices.iter().any(|notice| matches!(notice, Notice::Ready | Notice::Reloading)));
+    assert_eq!(world.control.stats.reloads.nothing, 1, "it was read");
+}
+
+#[test]
 fn new_tokens_count_from_the_next_request_on_and_bad_ones_change_nothing() {
     let mut world = World::with(&["--api-token", TOKEN]);
     let status = |world: &mut World, token: &str| world.ask("GET", &format!("/k/{token}/api/sessions"), "").status;

@@ -54,6 +54,21 @@ fn workers_that_do_not_stop_are_not_waited_for_for_ever() {
 }
 
 #[test]
+fn a_loop_that_fails_in_a_drain_still_lets_the_others_hang_up() {
+    let mut world = World::with(&["--drain-sec", "60"]);
+    world.post("a");
+    world.input(Input::Stop);
+    world.wait(Duration::from_secs(1));
+    world.prompt = false;
+    world.input(Input::Stop);
+    world.input(Input::Stop);
+    assert!(!world.exited, "two at once are one: the workers have not hung up");
+    world.prompt = true;
+    world.run();
+    assert!(world.exited && world.calls.is_empty());
+}
+
+#[test]
 fn a_goodbye_has_its_time_on_top() {
     let mut world = world();
     world.post("a");

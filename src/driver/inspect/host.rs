@@ -3,7 +3,7 @@
 use std::fs;
 use std::net::{IpAddr, UdpSocket};
 use std::ops::RangeInclusive;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::thread;
@@ -99,6 +99,11 @@ pub fn is_local_address(ip: IpAddr) -> bool {
 /// A file's permissions.
 pub fn mode(path: &Path) -> Option<u32> {
     Some(fs::metadata(path).ok()?.permissions().mode())
+}
+
+/// Whether root alone can read a file, which a service of another user then cannot.
+pub fn is_roots_alone(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|file| file.uid() == 0 && file.mode() & 0o044 == 0)
 }
 
 fn read(path: impl AsRef<Path>) -> Option<String> {
