@@ -79,9 +79,11 @@ def haproxy(report):
         is_silent = said.strip() == "Configuration file is valid"
         report.check(f"haproxy -c: {words}", code == 0 and is_silent, "" if is_silent else tail(said))
     text = (EVIDENCE / "rendered" / "haproxy-everything" / "haproxy.cfg").read_text()
-    servers = re.findall(r"^    server (\S+) (\S+) agent-port (\d+) ssl verify required ca-file \S+$", text, re.M)
+    servers = re.findall(r"^    server (\S+) (\S+) ssl verify required ca-file \S+ verifyhost \1 agent-port (\d+)$", text, re.M)
     expected = [("bridge-1", "10.0.0.11:8080", "8081"), ("bridge-2", "10.0.0.12:8080", "8081"), ("bridge-3", "10.0.0.13:9080", "9081")]
     report.check("each node by its own address and ports, its certificate verified", servers == expected, servers)
+    known = re.findall(r"^    server (\S+) (\S+) ssl verify required ca-file \S+ verifyhost \1 track bridges/\1$", text, re.M)
+    report.check("in the same order where calls are known", known == [server[:2] for server in servers], known)
 
 
 def firewall(report):
