@@ -7,6 +7,7 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::ops::RangeInclusive;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::builder::BoolishValueParser;
@@ -17,6 +18,7 @@ mod events;
 mod instance;
 mod secrets;
 mod tls;
+mod whatsapp;
 
 pub use drain::{Drain, DrainFlags};
 pub use events::{Events, EventsUrl};
@@ -25,6 +27,7 @@ pub use secrets::{
     ReadFile, SECRET_FILE_BYTES_MAX, SecretFlags, SecretSource, SecretSources, TOKENS_MAX, first_token, tokens_of_file,
 };
 pub use tls::{TlsFiles, TlsFlags};
+pub use whatsapp::WhatsApp;
 
 /// A secret: never printed.
 #[derive(Clone, PartialEq, Eq)]
@@ -270,6 +273,10 @@ pub struct Config {
     pub model_was_retired: Option<String>,
     /// Where events go; `None`: nowhere.
     pub events: Option<Events>,
+    /// Meta's webhook and the way to its Graph API; `None`: there is no such webhook.
+    pub whatsapp: Option<WhatsApp>,
+    /// The folder of what must outlive a crash; `None`: nothing does.
+    pub state_dir: Option<PathBuf>,
     /// Number of workers, at least one.
     pub workers: u16,
     /// Driver.
@@ -490,6 +497,8 @@ impl Config {
             model,
             model_was_retired,
             events,
+            whatsapp: None,
+            state_dir: None,
             workers,
             io: flags.io,
             calls_max,

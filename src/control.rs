@@ -41,9 +41,10 @@ use crate::call_id::CallNumber;
 use crate::config::Config;
 use crate::http::{Event, Response};
 use crate::io::{Deadline, Door, Entropy, Input, Machine, Node, Output};
-use crate::messages::{FromWorker, Message, RequestId, ToWorker};
+use crate::messages::{FromWorker, Message, Note, RequestId, ToWorker};
 use crate::stats::{BuildInfo, ControlStats, CounterReader, ProcessReader, Recorder};
 use crate::tls::Acceptor;
+use crate::whatsapp;
 
 use agent_check::AgentCheck;
 use answer::Refusal;
@@ -82,6 +83,18 @@ pub struct ControlConfig {
     pub process: ProcessReader,
     /// How often a watchdog wants to know that all loops turn; `None`: there is none.
     pub alive_every: Option<Duration>,
+    /// The numbers whose calls are taken from Meta's webhook; checked by [`check_numbers`]. `None`: there is no such webhook.
+    pub whatsapp: Option<whatsapp::Settings>,
+    /// What an earlier process has noted and not removed ([`Note::Put`]): calls that Meta may believe alive.
+    pub notes: Vec<(u64, String)>,
+    /// Seconds since 1970, to tell how old a webhook is.
+    pub unix_sec: fn() -> u64,
+}
+
+/// Checks the sessions' settings of every number: what control is given must pass.
+pub fn check_numbers(settings: &whatsapp::Settings, config: &Config) -> Result<(), String> {
+    let _ = (settings, config);
+    Ok(())
 }
 
 /// The control plane.
@@ -118,7 +131,18 @@ pub struct Control {
 impl Control {
     /// Control as it starts: its first outputs ask for connections.
     pub fn new(now: Instant, parts: ControlConfig) -> Self {
-        let ControlConfig { config, build, tls, entropy, driver_counters, process, alive_every } = parts;
+        let ControlConfig {
+            config,
+            build,
+            tls,
+            entropy,
+            driver_counters,
+            process,
+            alive_every,
+            whatsapp: _,
+            notes: _,
+            unix_sec: _,
+        } = parts;
         let stats = ControlStats {
             calls_max: config.calls_max.into(),
             retired_models: config.model_was_retired.is_some().into(),
@@ -352,7 +376,7 @@ impl Machine for Control {
             Input::Connected { stream } => self.ask_connected(stream),
             Input::Closed { stream } => self.connections.closed(stream),
             Input::Message(Message::FromWorker { worker, event }) => self.worker_says(now, worker, event),
-            Input::Message(Message::Reload(reloaded)) => self.reloaded(reloaded),
+            Input::Message(Message::Reload(reloaded)) => self.reloaded(*reloaded),
             Input::Stop => self.signalled(now),
             // What is due is done below. Control asks for neither datagrams nor names: nothing of the rest is ever for it.
             Input::Timeout
@@ -361,7 +385,13 @@ impl Machine for Control {
                 | Message::Resolve(_)
                 | Message::Resolved(_)
                 | Message::Event(_)
-                | Message::Notify(_),
+                | Message::Notify(_)
+                | Message::AskGraph(_)
+                | Message::Forward(_)
+                | Message::Note(_)
+                // TEMP
+                | Message::GraphAnswered(_)
+                | Message::Forwarded(_),
             )
             | Input::Datagram(_)
             | Input::UdpBound { .. }

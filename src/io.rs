@@ -60,8 +60,8 @@ key!(
     StreamKey
 );
 
-/// Where a message goes. Control talks with workers and tells events and the supervisor, workers talk with the resolver; workers never with
-/// each other.
+/// Where a message goes. Control talks with workers and with the helper threads for HTTP, and tells events, the journal and the
+/// supervisor; workers talk with the resolver, and never with each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Node {
     /// The HTTP API and placement.
@@ -74,6 +74,12 @@ pub enum Node {
     Events,
     /// The helper thread that reports to the service manager.
     Supervisor,
+    /// The helper threads that ask Meta's Graph API.
+    Graph,
+    /// The helper threads that pass webhooks on.
+    Forwarder,
+    /// The helper thread that writes the journal.
+    Journal,
 }
 
 /// A listener of a machine's driver, by what it is for. A machine may be given any of them, or none.

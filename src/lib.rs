@@ -95,5 +95,6 @@ pub mod slab;
 pub mod stats;
 pub mod tls;
 pub mod top;
+pub mod whatsapp;
 pub mod worker;
 pub mod wss;

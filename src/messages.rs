@@ -5,7 +5,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
@@ -20,6 +20,7 @@ use crate::peer::sdp::Offer;
 use crate::realtime::SessionSettings;
 use crate::stats::{StageLatency, Stages, WorkerStats};
 use crate::tls::Acceptor;
+use crate::whatsapp;
 
 /// Ties an answer to the question that control put to a worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -46,7 +47,118 @@ pub enum Message {
     /// Control has news for the service manager.
     Notify(Notice),
     /// The signals' thread has read settings again, for control.
-    Reload(Reloaded),
+    Reload(Box<Reloaded>),
+    /// Control asks Meta's Graph API; answered by `GraphAnswered`.
+    AskGraph(GraphAsk),
+    /// What came of it.
+    GraphAnswered(GraphAnswer),
+    /// Control passes a webhook on; answered by `Forwarded`.
+    Forward(Parcel),
+    /// A webhook that was passed on has been taken, or given up.
+    Forwarded(Forwarded),
+    /// Control notes what must outlive a crash.
+    Note(Note),
+}
+
+/// A request to Meta's Graph API.
+#[derive(Debug)]
+pub struct GraphAsk {
+    /// Which, for the answer.
+    pub id: RequestId,
+    /// What lies below the API's URL and version, with `/` in front.
+    pub path: String,
+    /// What goes along as `Authorization: Bearer`.
+    pub token: Secret,
+    /// JSON of a POST; `None`: a GET.
+    pub body: Option<GraphBody>,
+    /// The answer included.
+    pub time_max: Duration,
+}
+
+/// JSON that holds a call id and SDP: never printed.
+#[derive(Clone, PartialEq, Eq)]
+pub struct GraphBody(pub String);
+
+impl std::fmt::Debug for GraphBody {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "GraphBody({} bytes)", self.0.len())
+    }
+}
+
+/// What the Graph API said, if it did.
+#[derive(Debug)]
+pub struct GraphAnswer {
+    /// To which request.
+    pub id: RequestId,
+    /// When the request was handed to the client: what is before is ours, what is after is Meta's and the network's.
+    pub begun: Instant,
+    /// When the answer was whole.
+    pub ended: Instant,
+    /// The answer, or in words why there is none. Such words name the server and neither path nor token.
+    pub outcome: Result<GraphReply, String>,
+}
+
+/// An answer of the Graph API.
+#[derive(Clone, PartialEq, Eq)]
+pub struct GraphReply {
+    /// The status.
+    pub status: u16,
+    /// `Retry-After`, in seconds.
+    pub retry_after_sec: Option<u64>,
+    /// The body.
+    pub body: String,
+}
+
+impl std::fmt::Debug for GraphReply {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "GraphReply({}, {} bytes)", self.status, self.body.len())
+    }
+}
+
+/// A webhook that goes on as it came.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Parcel {
+    /// Whom it is about, hashed: parcels that share one stay in their order.
+    pub senders: Vec<u64>,
+    /// `X-Hub-Signature-256`, as it came.
+    pub signature: String,
+    /// `Content-Type`, as it came.
+    pub content_type: String,
+    /// The body, byte for byte.
+    pub body: Vec<u8>,
+}
+
+impl std::fmt::Debug for Parcel {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Parcel({} bytes, {} senders)", self.body.len(), self.senders.len())
+    }
+}
+
+/// The end of a parcel, which frees the room it took.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Forwarded {
+    /// The length of its body.
+    pub bytes: usize,
+    /// Whether its receiver has taken it.
+    pub taken: bool,
+}
+
+/// A line of the journal: what is to be known after a crash.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Note {
+    /// This is so, under this key. One line of text.
+    Put(u64, String),
+    /// It is so no longer.
+    Remove(u64),
+}
+
+impl std::fmt::Debug for Note {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Put(key, text) => write!(f, "Put({key}, {} bytes)", text.len()),
+            Self::Remove(key) => write!(f, "Remove({key})"),
+        }
+    }
 }
 
 /// What SIGHUP has read again: nothing where no file is named, and the reason in words where it cannot be used.
@@ -56,6 +168,8 @@ pub struct Reloaded {
     pub tls: Option<Result<Acceptor, String>>,
     /// The tokens of the API; at least one.
     pub api_tokens: Option<Result<Vec<Secret>, String>>,
+    /// The phone numbers of WhatsApp, and the secrets that go with them.
+    pub whatsapp: Option<Result<whatsapp::Settings, String>>,
 }
 
 /// What control tells a worker.

@@ -112,7 +112,7 @@ pub fn run(config: Config) -> Result<(), String> {
     let events = events.transpose().map_err(|error| format!("no thread for events: {error}"))?;
     let (reloader, to_control) = (reload::Reloader::of(&config), boxes.to_control);
     let reload = move || {
-        if to_control.send(Message::Reload(reloader.read())).is_err() {
+        if to_control.send(Message::Reload(Box::new(reloader.read()))).is_err() {
             error!("control takes no messages now: what SIGHUP has read is lost; send it again");
         }
     };
@@ -135,6 +135,9 @@ pub fn run(config: Config) -> Result<(), String> {
         process: process_reader(process::unix_sec()),
         // Twice before its patience ends, and once for a worker that is late.
         alive_every: manager.as_ref().and_then(supervisor::Manager::watchdog).map(|patience| patience / 3),
+        whatsapp: None,
+        notes: Vec::new(),
+        unix_sec: || process::unix_sec() as u64,
         config: Arc::new(config),
     };
     announce(&control.config, address, media_ip);

@@ -17,6 +17,7 @@ const MODULES: &[(&str, &[&str])] = &[
     ("slab", &[]),
     ("call_id", &[]),
     ("close_reason", &[]),
+    ("whatsapp", &["call_id", "close_reason", "config", "messages"]),
     ("config", &[]),
     ("audio", &[]),
     ("jitter", &[]),
@@ -44,7 +45,10 @@ const MODULES: &[(&str, &[&str])] = &[
         ],
     ),
     ("stats", &["agent", "call", "close_reason", "messages", "peer", "report"]),
-    ("messages", &["agent", "call", "call_id", "close_reason", "config", "peer", "realtime", "stats", "tls"]),
+    (
+        "messages",
+        &["agent", "call", "call_id", "close_reason", "config", "peer", "realtime", "stats", "tls", "whatsapp"],
+    ),
     ("worker", &["agent", "audio", "call", "call_id", "close_reason", "io", "messages", "peer", "slab", "stats"]),
     ("http", &[]),
     ("relay", &[]),
@@ -52,7 +56,20 @@ const MODULES: &[(&str, &[&str])] = &[
     ("load", &["audio", "http", "io", "relay", "slab", "stats", "tls"]),
     (
         "control",
-        &["call_id", "close_reason", "config", "http", "io", "messages", "peer", "realtime", "slab", "stats", "tls"],
+        &[
+            "call_id",
+            "close_reason",
+            "config",
+            "http",
+            "io",
+            "messages",
+            "peer",
+            "realtime",
+            "slab",
+            "stats",
+            "tls",
+            "whatsapp",
+        ],
     ),
     ("builtin", &["io", "messages", "slab", "wss"]),
     // tls: one provider and one policy of trust for all that this process asks. wss: `inspect` tries a model's server the
@@ -62,7 +79,7 @@ const MODULES: &[(&str, &[&str])] = &[
         "server",
         &[
             "agent", "audio", "builtin", "call", "capacity", "check", "config", "control", "doctor", "driver", "io",
-            "load", "messages", "peer", "realtime", "stats", "tls", "worker", "wss",
+            "load", "messages", "peer", "realtime", "stats", "tls", "whatsapp", "worker", "wss",
         ],
     ),
     // check: it judges what `driver::inspect` saw; peer: media addresses by the rules for a call's candidates.
@@ -98,8 +115,10 @@ const CRATES: &[(&str, &[&str])] = &[
             "server/capacity",
             "server/doctor",
             "top",
+            "whatsapp",
         ],
     ),
+    ("toml", &["whatsapp/numbers"]),
     ("base64_simd", &["realtime", "control", "builtin", "wss"]),
     ("opusic_sys", &["audio"]),
     ("hdrhistogram", &["stats"]),
@@ -115,7 +134,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("ureq", &["driver/fetch"]),
     ("crossterm", &["driver/terminal"]),
     ("tracing_subscriber", &["main"]),
-    ("aws_lc_rs", &["call_id", "control", "driver"]),
+    ("aws_lc_rs", &["call_id", "control", "driver", "whatsapp"]),
 ];
 
 /// The clock, sockets and threads, as they are written.

@@ -214,6 +214,9 @@ impl Bridge {
                 driver_counters: CounterReader::default(),
                 process: ProcessReader::default(),
                 alive_every: None,
+                whatsapp: None,
+                notes: Vec::new(),
+                unix_sec: || 0,
             },
         );
         let mut bridge = Self {

@@ -8,7 +8,7 @@ use super::gate::Gate;
 
 impl Control {
     pub(super) fn reloaded(&mut self, reloaded: Reloaded) {
-        let Reloaded { tls, api_tokens } = reloaded;
+        let Reloaded { tls, api_tokens, whatsapp: _ } = reloaded;
         let (mut used, mut failed) = (0, 0);
         match tls {
             Some(Ok(acceptor)) => {

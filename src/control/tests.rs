@@ -177,6 +177,9 @@ impl World {
                 driver_counters: CounterReader::default(),
                 process: ProcessReader::default(),
                 alive_every,
+                whatsapp: None,
+                notes: Vec::new(),
+                unix_sec: || 0,
             },
         );
         let mut world = Self {

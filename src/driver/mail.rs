@@ -287,7 +287,7 @@ pub struct Endpoint<M> {
 /// The mailboxes of a whole process.
 #[derive(Debug)]
 pub struct Mailboxes<M> {
-    /// Control: writes to every worker, to the events' thread and to the supervisor.
+    /// Control: writes to every worker and to the helper threads.
     pub control: Endpoint<M>,
     /// Workers by index: each writes to control and to the resolver.
     pub workers: Vec<Endpoint<M>>,
@@ -297,6 +297,12 @@ pub struct Mailboxes<M> {
     pub events: Endpoint<M>,
     /// The supervisor: writes to nobody.
     pub supervisor: Endpoint<M>,
+    /// The threads that ask the Graph API: they write to control.
+    pub graph: Endpoint<M>,
+    /// The threads that pass webhooks on: they write to control.
+    pub forwarder: Endpoint<M>,
+    /// The journal: writes to nobody.
+    pub journal: Endpoint<M>,
     /// Makes control stop; for signals.
     pub stopper: Stopper,
     /// Tells control what a signal has brought.
@@ -309,7 +315,16 @@ pub fn mailboxes<M>(workers: u16) -> io::Result<Mailboxes<M>> {
     let (to_resolver, resolver) = mailbox()?;
     let (to_events, events) = mailbox()?;
     let (to_supervisor, supervisor) = mailbox()?;
-    let mut from_control = Routes::new().with(Node::Events, to_events).with(Node::Supervisor, to_supervisor);
+    let (to_graph, graph) = mailbox()?;
+    let (to_forwarder, forwarder) = mailbox()?;
+    let (to_journal, journal) = mailbox()?;
+    let mut from_control = Routes::new()
+        .with(Node::Events, to_events)
+        .with(Node::Supervisor, to_supervisor)
+        .with(Node::Graph, to_graph)
+        .with(Node::Forwarder, to_forwarder)
+        .with(Node::Journal, to_journal);
+    let answering = |inbox| Endpoint { inbox, routes: Routes::new().with(Node::Control, to_control.clone()) };
     let mut from_resolver = Routes::new();
     let mut ends = Vec::new();
     for worker in 0..workers {
@@ -325,6 +340,9 @@ pub fn mailboxes<M>(workers: u16) -> io::Result<Mailboxes<M>> {
         resolver: Endpoint { inbox: resolver, routes: from_resolver },
         events: Endpoint { inbox: events, routes: Routes::new() },
         supervisor: Endpoint { inbox: supervisor, routes: Routes::new() },
+        graph: answering(graph),
+        forwarder: answering(forwarder),
+        journal: Endpoint { inbox: journal, routes: Routes::new() },
         stopper: to_control.stopper(),
         to_control,
     })

@@ -60,7 +60,7 @@ impl Reloader {
         if let Some(Ok(acceptor)) = &tls {
             warn_of(acceptor);
         }
-        Reloaded { tls, api_tokens: self.api_tokens.as_deref().map(read_tokens) }
+        Reloaded { tls, api_tokens: self.api_tokens.as_deref().map(read_tokens), whatsapp: None }
     }
 }
 

@@ -157,6 +157,9 @@ impl World {
                 driver_counters: CounterReader::default(),
                 process: ProcessReader::default(),
                 alive_every: None,
+                whatsapp: None,
+                notes: Vec::new(),
+                unix_sec: || 0,
             },
         );
         let mut world = Self {
@@ -419,8 +422,9 @@ impl World {
                 }
                 self.push(LOCAL_DELAY, place, Event::Written { stream, len, buffer: Vec::new() });
             }
-            // No service manager listens here.
-            Output::Read { .. } | Output::Message { to: Node::Supervisor, .. } => {}
+            // No service manager listens here, and no Meta.
+            Output::Read { .. }
+            | Output::Message { to: Node::Supervisor | Node::Graph | Node::Forwarder | Node::Journal, .. } => {}
             Output::Shutdown { stream } => {
                 if let Some((other, key)) = self.peers.get(&(place, stream)).copied() {
                     self.push(LOCAL_DELAY, other, Event::Ended { stream: key });

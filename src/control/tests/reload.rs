@@ -9,7 +9,7 @@ const TOKEN: &str = "canary-token-0123456789";
 const NEW: &str = "canary-token-that-is-newer";
 
 fn reload(world: &mut World, tls: Option<Result<Acceptor, String>>, api_tokens: Option<Result<Vec<Secret>, String>>) {
-    world.input(Input::Message(Message::Reload(Reloaded { tls, api_tokens })));
+    world.input(Input::Message(Message::Reload(Box::new(Reloaded { tls, api_tokens, whatsapp: None }))));
 }
 
 /// What `/metrics` says under this name, for one with this token.
