@@ -6,10 +6,12 @@
 
 pub mod capacity;
 pub mod check;
+pub mod demo;
 pub mod doctor;
 mod doors;
 pub mod load;
 pub mod reload;
+pub mod simulate;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
