@@ -44,7 +44,7 @@ use crate::config::Config;
 use crate::http::{Event, Response};
 use crate::io::{Deadline, Door, Entropy, Input, Machine, Node, Output};
 use crate::messages::{FromWorker, Message, RequestId, ToWorker};
-use crate::stats::{BuildInfo, ControlStats, CounterReader, ProcessReader, Recorder};
+use crate::stats::{BuildInfo, ControlStats, CounterReader, MetaStats, ProcessReader, Recorder};
 use crate::tls::Acceptor;
 use crate::whatsapp;
 
@@ -149,6 +149,7 @@ impl Control {
             calls_max: config.calls_max.into(),
             retired_models: config.model_was_retired.is_some().into(),
             tls_not_after_sec: tls.as_ref().and_then(|tls| Some(tls.certificate()?.not_after_sec)),
+            meta: if whatsapp.is_some() { MetaStats::served() } else { MetaStats::default() },
             ..ControlStats::default()
         };
         let mut control = Self {

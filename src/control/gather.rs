@@ -207,7 +207,6 @@ impl Control {
                 self.stats.process = self.process.read();
                 self.stats.draining = self.is_leaving();
                 if let Some(meta) = &self.meta {
-                    self.stats.meta.is_served = true;
                     self.stats.meta.alive = meta.alive() as u64;
                     self.stats.meta.forward_waiting = meta.forwarding.parcels as u64;
                 }

@@ -139,6 +139,30 @@ pub struct MetaStats {
     pub not_forwarded: u64,
 }
 
+impl MetaStats {
+    /// Nothing has happened yet, and what may happen is shown as zero: a counter that only appears with its first event is
+    /// one that no alert sees grow.
+    pub fn served() -> Self {
+        const DELIVERIES: [&str; 5] = ["taken", "bad_signature", "bad_webhook", "draining", "forward_full"];
+        const CONNECT: [&str; 9] =
+            ["opened", "rejected", "refused", "repeated", "over", "stale", "elsewhere", "draining", "other_number"];
+        const TERMINATE: [&str; 4] = ["ended", "repeated", "unknown", "other_number"];
+        let actions = ["pre_accept", "accept", "reject", "terminate", "probe"];
+        Self {
+            is_served: true,
+            deliveries: DELIVERIES.map(|outcome| (outcome, 0)).into(),
+            events: (CONNECT.iter().map(|outcome| (("connect", *outcome), 0)))
+                .chain(TERMINATE.iter().map(|outcome| (("terminate", *outcome), 0)))
+                .collect(),
+            requests: actions
+                .iter()
+                .flat_map(|action| ["ok", "unclear"].map(|outcome| ((*action, outcome), 0)))
+                .collect(),
+            ..Self::default()
+        }
+    }
+}
+
 /// TLS handshakes, counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Handshakes {
