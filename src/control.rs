@@ -139,7 +139,7 @@ impl Control {
             driver_counters,
             process,
             alive_every,
-            whatsapp: _,
+            whatsapp,
             notes: _,
             unix_sec: _,
         } = parts;
@@ -154,7 +154,7 @@ impl Control {
             page: config.page.then(Page::new),
             calls: Calls::new(config.workers),
             doors: doors(&config),
-            connections: Connections::default(),
+            connections: Connections::new(whatsapp.is_some()),
             gathers: std::collections::BTreeMap::new(),
             requests_asked: 0,
             timers: Timers::default(),
@@ -206,7 +206,12 @@ impl Control {
                 }
                 Event::Bad(problem) => {
                     let ticket = self.connections.begin(stream, Exchange::new(now, "none"));
-                    self.refuse(now, ticket, &Refusal::new(problem.status, problem.code, problem.text));
+                    let refusal = Refusal::new(problem.status, problem.code, problem.text);
+                    let refusal = match problem.retry_after_sec() {
+                        None => refusal,
+                        Some(seconds) => refusal.retry_after(seconds),
+                    };
+                    self.refuse(now, ticket, &refusal);
                 }
                 Event::Answered => {
                     if let Some(exchange) = self.connections.end(stream)
