@@ -157,7 +157,7 @@ impl Control {
             page: config.page.then(Page::new),
             calls: Calls::new(config.workers),
             doors: doors(&config),
-            connections: Connections::default(),
+            connections: Connections::new(whatsapp.is_some()),
             gathers: std::collections::BTreeMap::new(),
             requests_asked: 0,
             timers: Timers::default(),
@@ -219,7 +219,12 @@ impl Control {
                 }
                 Event::Bad(problem) => {
                     let ticket = self.connections.begin(stream, Exchange::new(now, "none"));
-                    self.refuse(now, ticket, &Refusal::new(problem.status, problem.code, problem.text));
+                    let refusal = Refusal::new(problem.status, problem.code, problem.text);
+                    let refusal = match problem.retry_after_sec() {
+                        None => refusal,
+                        Some(seconds) => refusal.retry_after(seconds),
+                    };
+                    self.refuse(now, ticket, &refusal);
                 }
                 Event::Answered => {
                     if let Some(exchange) = self.connections.end(stream)
