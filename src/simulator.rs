@@ -457,6 +457,9 @@ impl Machine for Simulator {
 
 impl fmt::Debug for Simulator {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Simulator").field("waiting", &self.waiting.len()).field("runs", &self.runs.len()).finish_non_exhaustive()
+        f.debug_struct("Simulator")
+            .field("waiting", &self.waiting.len())
+            .field("runs", &self.runs.len())
+            .finish_non_exhaustive()
     }
 }

@@ -250,9 +250,12 @@ mod tests {
 
     #[test]
     fn a_record_is_shown_field_by_field_and_bounded() {
-        let record = json!({"state": "ended", "none": null, "whatsapp": {"timings": {"acceptMs": 5}}, "long": "x".repeat(99)});
+        let record =
+            json!({"state": "ended", "none": null, "whatsapp": {"timings": {"acceptMs": 5}}, "long": "x".repeat(99)});
         let lines = record_lines(&record);
-        assert!(lines.iter().any(|line| line.trim_start().starts_with("whatsapp.timings.acceptMs") && line.ends_with(" 5")));
+        assert!(
+            lines.iter().any(|line| line.trim_start().starts_with("whatsapp.timings.acceptMs") && line.ends_with(" 5"))
+        );
         assert!(lines.iter().all(|line| line.len() <= 100 && !line.contains("none")), "{lines:?}");
         assert_eq!(record_lines(&json!({})), ["  the bridge knows nothing of the call"]);
     }

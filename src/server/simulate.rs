@@ -50,7 +50,8 @@ pub fn run(
     let (listener, graph) = listen(flags.listen)
         .map_err(|error| format!("the Graph API cannot listen on {} (--listen): {error}", flags.listen))?;
     let (_, variables) = flags.account.account()?;
-    let mut text = format!("The Graph API listens on http://{graph}. A bridge that is to be tried needs these variables:\n");
+    let mut text =
+        format!("The Graph API listens on http://{graph}. A bridge that is to be tried needs these variables:\n");
     text += &format!("  BRIDGE_GRAPH_URL=http://{graph}\n");
     for (name, value) in variables {
         text += &format!("  {name}={value}\n");

@@ -140,12 +140,7 @@ pub(super) struct Call {
 }
 
 impl Call {
-    pub(super) fn new(
-        number: usize,
-        (id, from): (String, String),
-        (key, offer): (CallKey, String),
-        ear: Ear,
-    ) -> Self {
+    pub(super) fn new(number: usize, (id, from): (String, String), (key, offer): (CallKey, String), ear: Ear) -> Self {
         let offered = Offered::of(&offer).expect("the relay writes whole offers");
         Self {
             id,
@@ -249,7 +244,11 @@ impl Call {
 
     fn judge(&mut self, sdp: &str, graph: &Graph) -> Result<(), Refusal> {
         if graph.refuses_answers {
-            return Err(Refusal::new(400, sdp::INVALID, "Provided SDP is invalid (this scenario refuses every answer)."));
+            return Err(Refusal::new(
+                400,
+                sdp::INVALID,
+                "Provided SDP is invalid (this scenario refuses every answer).",
+            ));
         }
         if let Err(rule) = sdp::judge(sdp, &self.offered) {
             self.note(format!("an answer was refused: {} [{}]", rule.text, rule.certainty.label()));
@@ -275,7 +274,8 @@ mod tests {
     fn call() -> (Call, String) {
         let mut relay = Relay::new("127.0.0.1:3480".parse().unwrap(), 1);
         let offered = relay.offer(Instant::now(), Script::silent());
-        let answer = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/sdp/proposed-answer.sdp"));
+        let answer =
+            std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/sdp/proposed-answer.sdp"));
         let ear = Ear::new(false).unwrap();
         (Call::new(0, ("wacid.1".into(), "1555".into()), offered, ear), answer.unwrap())
     }

@@ -97,7 +97,10 @@ pub(super) fn judge(expect: Expect, view: &View<'_>) -> Check {
                 asked => Err(format!("{asked} requests for a call that is none")),
             };
             let (held, seen) = each(view.calls, none);
-            check("nothing is asked of the Graph API", (held, if seen.is_empty() { "nothing".to_owned() } else { seen }))
+            check(
+                "nothing is asked of the Graph API",
+                (held, if seen.is_empty() { "nothing".to_owned() } else { seen }),
+            )
         }
         Expect::NotTerminated => check("a call that the user has ended is not ended again", calls(not_terminated)),
         Expect::EndedByBridge(seconds) => {
@@ -139,7 +142,8 @@ fn refused(view: &View<'_>) -> (bool, String) {
             Err(why) => return (false, why.clone()),
         }
     }
-    let statuses: Vec<String> = view.delivered.iter().filter_map(|d| d.outcome.as_ref().ok()).map(u16::to_string).collect();
+    let statuses: Vec<String> =
+        view.delivered.iter().filter_map(|d| d.outcome.as_ref().ok()).map(u16::to_string).collect();
     (!statuses.is_empty(), statuses.join(", "))
 }
 
@@ -243,9 +247,10 @@ fn not_terminated(call: &Call) -> Seen {
         (Some(Ender::User), 0) => Ok(Fact::Word("the user ended it")),
         (Some(Ender::User), _) => Err("the bridge asked to end it, too".to_owned()),
         (Some(Ender::Bridge), _) => Err("the bridge ended it before the user".to_owned()),
-        (Some(Ender::Client), _) => {
-            Err(format!("Meta's client ended it ({})", call.failure.map_or("no answer".into(), |code| code.to_string())))
-        }
+        (Some(Ender::Client), _) => Err(format!(
+            "Meta's client ended it ({})",
+            call.failure.map_or("no answer".into(), |code| code.to_string())
+        )),
         (Some(Ender::Simulator) | None, _) => Err("it was over by no one's doing".to_owned()),
     }
 }
@@ -278,7 +283,9 @@ fn each(calls: &[Call], of: impl Fn(&Call) -> Seen) -> (bool, String) {
     let text = match (&times[..], facts.first()) {
         (_, None) => String::new(),
         ([time], _) => shown(*time),
-        ([.., worst], _) => format!("{} in the middle, {} at most{of_all}", shown(times[times.len() / 2]), shown(*worst)),
+        ([.., worst], _) => {
+            format!("{} in the middle, {} at most{of_all}", shown(times[times.len() / 2]), shown(*worst))
+        }
         ([], Some(Fact::Word(word))) => format!("{word}{of_all}"),
         ([], Some(Fact::Number(_, unit))) => {
             let sum: u64 = facts.iter().map(|fact| if let Fact::Number(n, _) = fact { *n } else { 0 }).sum();
@@ -356,6 +363,9 @@ mod tests {
     #[test]
     fn times_are_shown_with_the_digits_that_count() {
         let shown = |us| shown(Duration::from_micros(us));
-        assert_eq!([shown(1_234), shown(12_345), shown(1_234_567), shown(12_345_678)], ["1.23 ms", "12.3 ms", "1235 ms", "12.3 s"]);
+        assert_eq!(
+            [shown(1_234), shown(12_345), shown(1_234_567), shown(12_345_678)],
+            ["1.23 ms", "12.3 ms", "1235 ms", "12.3 s"]
+        );
     }
 }

@@ -164,7 +164,11 @@ pub(super) fn call_of(request: &Request) -> Option<String> {
 pub(super) fn read(request: &Request, account: &Account) -> Result<Asked, Refusal> {
     let token = request.head.header("authorization").ok().flatten().and_then(|value| value.strip_prefix("Bearer "));
     if token != Some(account.access_token.as_str()) {
-        return Err(Refusal::new(401, 190, "Authorization carries no Bearer token, or one that is not this account's."));
+        return Err(Refusal::new(
+            401,
+            190,
+            "Authorization carries no Bearer token, or one that is not this account's.",
+        ));
     }
     let segments: Vec<&str> = request.head.target.segments.iter().map(String::as_str).collect();
     let unsupported = |details: &str| Refusal { subcode: Some(33), ..Refusal::parameter(details) };

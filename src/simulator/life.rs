@@ -44,13 +44,7 @@ impl Simulator {
     }
 
     /// Decides on a request, and answers it.
-    pub(super) fn decide(
-        &mut self,
-        now: Instant,
-        ticket: Ticket,
-        asked: Result<Asked, Refusal>,
-        place: Option<Place>,
-    ) {
+    pub(super) fn decide(&mut self, now: Instant, ticket: Ticket, asked: Result<Asked, Refusal>, place: Option<Place>) {
         if let Some(refusal) = place.and_then(|place| self.fault(place)) {
             return self.refuse(now, ticket, place, &refusal);
         }

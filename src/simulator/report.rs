@@ -181,7 +181,10 @@ impl fmt::Display for ScenarioReport {
             writeln!(f, "  {mark:>5}  {:<56}  {}", check.text, check.seen)?;
         }
         if let Some((sum, [first, second, third])) = self.own() {
-            write!(f, "         the bridge's own time: {sum:.1} ms = {first:.1} to pre_accept + {second:.1} from connected ")?;
+            write!(
+                f,
+                "         the bridge's own time: {sum:.1} ms = {first:.1} to pre_accept + {second:.1} from connected "
+            )?;
             writeln!(f, "to accept + {third:.1} from its 200 to audio")?;
         }
         for note in &self.notes {
@@ -222,4 +225,3 @@ impl fmt::Display for Report {
         writeln!(f, "{}", self.verdict())
     }
 }
-

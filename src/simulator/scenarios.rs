@@ -16,8 +16,7 @@ const fn hang_up_after(seconds: u64) -> Step {
 }
 
 /// Hears the greeting, speaks, hears the answer, hangs up.
-const TALK: &[Step] =
-    &[step(Cue::Lull(1), 200, Act::Say), step(Cue::Lull(2), 500, Act::HangUp), hang_up_after(25)];
+const TALK: &[Step] = &[step(Cue::Lull(1), 200, Act::Say), step(Cue::Lull(2), 500, Act::HangUp), hang_up_after(25)];
 
 /// Hears a voice, and hangs up.
 const LISTEN: &[Step] = &[step(Cue::Voice(1), 1_500, Act::HangUp), hang_up_after(15)];
@@ -175,7 +174,11 @@ pub static SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "dtmf",
         about: "the caller presses 1 2 3 # in mid-call",
-        steps: &[step(Cue::Voice(1), 500, Act::Press(&[1, 2, 3, 11])), step(Cue::Voice(1), 4_000, Act::HangUp), hang_up_after(15)],
+        steps: &[
+            step(Cue::Voice(1), 500, Act::Press(&[1, 2, 3, 11])),
+            step(Cue::Voice(1), 4_000, Act::HangUp),
+            hang_up_after(15),
+        ],
         expect: STEADY,
         ..PLAIN
     },
@@ -320,7 +323,9 @@ mod tests {
         for (place, scenario) in SCENARIOS.iter().enumerate() {
             assert!(SCENARIOS[..place].iter().all(|other| other.name != scenario.name), "{}", scenario.name);
             assert!(!scenario.expect.is_empty() && !scenario.about.is_empty(), "{}", scenario.name);
-            assert!(scenario.name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-'));
+            assert!(
+                scenario.name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
+            );
         }
     }
 

@@ -36,11 +36,13 @@ const LINES: Rule = rule(INVALID, Inferred, "Every line is a lower-case letter, 
 const ORDER: Rule = rule(INVALID, Seen, "Lines stand in the order of RFC 8866: v, o, s, c, t, a, and under m: c, a.");
 const PLACE_OF_C: Rule =
     rule(INVALID, Seen, "c= stands before t= or under m=, never between t= and m=, and one of the two is there.");
-const VERSION: Rule = rule(INVALID, Inferred, "The lines v=0, o= with six parts, s= and t= with two numbers are there.");
+const VERSION: Rule =
+    rule(INVALID, Inferred, "The lines v=0, o= with six parts, s= and t= with two numbers are there.");
 const MEDIA: Rule = rule(INVALID, Documented, "There is exactly one m= line, and it is audio with a port above 0.");
 const PROTOCOL: Rule = rule(INVALID, Inferred, "The media's protocol is UDP/TLS/RTP/SAVPF.");
 const PAYLOAD_TYPES: Rule = rule(INVALID, Documented, "Each payload type was offered, and none stands twice.");
-const OPUS: Rule = rule(INVALID, Documented, "Opus is accepted: its payload type as offered, with rtpmap opus/48000/2.");
+const OPUS: Rule =
+    rule(INVALID, Documented, "Opus is accepted: its payload type as offered, with rtpmap opus/48000/2.");
 const BUNDLE: Rule = rule(INVALID, Inferred, "a=group:BUNDLE and a=mid name the offer's mid.");
 const NO_FINGERPRINT: Rule = rule(100, Documented, "The answer has a fingerprint.");
 const FINGERPRINTS: Rule = Rule {
@@ -55,7 +57,8 @@ const SETUP: Rule = rule(INVALID, Documented, "a=setup is there once, and is act
 const CREDENTIALS: Rule =
     rule(INVALID, Inferred, "a=ice-ufrag and a=ice-pwd are there once, of at least 4 and 22 characters.");
 const CREDENTIALS_OWN: Rule = rule(INVALID, Inferred, "ICE credentials are the answerer's own, not the offer's.");
-const NO_LITE: Rule = rule(INVALID, Inferred, "a=ice-lite is not there: the relay is lite, and two lite sides never meet.");
+const NO_LITE: Rule =
+    rule(INVALID, Inferred, "a=ice-lite is not there: the relay is lite, and two lite sides never meet.");
 const PTIME: Rule = rule(INVALID, Documented, "a=ptime, where there is one, is 20, and a=maxptime at least that.");
 const ONE_SSRC: Rule = rule(INVALID, Documented, "At most one SSRC is announced.");
 const RTCP_MUX: Rule = rule(INVALID, Inferred, "a=rtcp-mux is there.");
@@ -178,7 +181,8 @@ fn judge_order(lines: &[Line<'_>]) -> Result<(), &'static Rule> {
     }
     hold(connected, &PLACE_OF_C)?;
     let one = |wanted: char| session.iter().find(|(letter, _)| *letter == wanted).map(|(_, value)| *value);
-    let numbers = |value: &str| value.split(' ').count() == 2 && value.split(' ').all(|part| part.parse::<u64>().is_ok());
+    let numbers =
+        |value: &str| value.split(' ').count() == 2 && value.split(' ').all(|part| part.parse::<u64>().is_ok());
     let is_whole = one('v') == Some("0")
         && one('o').is_some_and(|value| value.split(' ').count() == 6)
         && one('s').is_some()

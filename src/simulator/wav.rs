@@ -28,7 +28,11 @@ pub fn read(file: &[u8]) -> Result<Vec<i16>, String> {
                 // Programs that write to a pipe put a length there that they cannot know.
                 let (pairs, _) = body[..length.min(body.len())].as_chunks::<2>();
                 let samples: Vec<i16> = pairs.iter().map(|pair| i16::from_le_bytes(*pair)).collect();
-                return if samples.is_empty() { Err("holds no audio".to_owned()) } else { Ok(resample(&samples, rate)) };
+                return if samples.is_empty() {
+                    Err("holds no audio".to_owned())
+                } else {
+                    Ok(resample(&samples, rate))
+                };
             }
             _ => {}
         }

@@ -178,11 +178,17 @@ mod tests {
         let call = CallText { id: "wacid.A/B=", from: "15550100001", unix_sec: 1_790_000_000 };
         let connect = call.connect(&account(), Shape::default(), "v=0\r\n");
         let text = String::from_utf8(body(&[vec![("calls", connect)]])).unwrap();
-        assert!(text.contains("Zo\\u00eb Se\\u00f1or\\/a") && text.contains("wacid.A\\/B=") && text.is_ascii(), "{text}");
+        assert!(
+            text.contains("Zo\\u00eb Se\\u00f1or\\/a") && text.contains("wacid.A\\/B=") && text.is_ascii(),
+            "{text}"
+        );
         let read: Value = serde_json::from_str(&text).unwrap();
         let value = &read["entry"][0]["changes"][0]["value"];
         assert_eq!(value["contacts"][0]["profile"]["name"], "Zoë Señor/a");
-        assert_eq!((&value["calls"][0]["timestamp"], &value["calls"][0]["session"]["sdp"]), (&json!("1790000000"), &json!("v=0\r\n")));
+        assert_eq!(
+            (&value["calls"][0]["timestamp"], &value["calls"][0]["session"]["sdp"]),
+            (&json!("1790000000"), &json!("v=0\r\n"))
+        );
         assert_eq!(escaped("\"\u{1f600}\""), "\"\\ud83d\\ude00\"");
     }
 
@@ -212,7 +218,8 @@ mod tests {
     #[test]
     fn calls_that_come_together_keep_their_order() {
         let text = |id| CallText { id, from: "1", unix_sec: 1 }.connect(&account(), Shape::default(), "v=0");
-        let read = read(&[vec![("calls", merged(&[text("a"), text("b")]))], vec![("messages", message(&account(), 1))]]);
+        let read =
+            read(&[vec![("calls", merged(&[text("a"), text("b")]))], vec![("messages", message(&account(), 1))]]);
         let calls = &read["entry"][0]["changes"][0]["value"]["calls"];
         assert_eq!((&calls[0]["id"], &calls[1]["id"]), (&json!("a"), &json!("b")));
         assert_eq!(read["entry"][1]["changes"][0]["field"], "messages");
