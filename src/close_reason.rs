@@ -60,6 +60,8 @@ close_reasons! {
     Hangup = "hangup", Nobody;
     /// The peer closed the DTLS connection.
     PeerClosed = "peer_closed", Nobody;
+    /// WhatsApp says that the call is over: the user hung up.
+    Terminated = "terminated", Nobody;
     /// SIGTERM, or a drain whose time ran out.
     ServerStopping = "server_stopping", Nobody;
     /// No ICE pair within the limit after the answer: no UDP path, or the answer was never applied.
@@ -72,6 +74,10 @@ close_reasons! {
     IceLost = "ice_lost", Peer;
     /// No packet of any kind for the limit. Where the peer's host is gone, consent runs out a moment before: `ice_lost`.
     PeerSilent = "peer_silent", Peer;
+    /// WhatsApp says that the call failed.
+    MetaFailed = "meta_failed", Peer;
+    /// WhatsApp did not take our answer, or could not be reached in time.
+    AcceptFailed = "accept_failed", Peer;
     /// The model closed the session.
     AgentClosed = "agent_closed", Upstream;
     /// The model's host name could not be resolved.
