@@ -5,6 +5,8 @@
 //! id. This file and those below it are the only ones that name ureq, and no loop may call them.
 
 mod pooled;
+#[cfg(test)]
+pub(crate) mod testing;
 
 use std::fmt;
 use std::io::ErrorKind;

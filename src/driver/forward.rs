@@ -188,3 +188,120 @@ impl Forwarder {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::driver::fetch::testing::{Asked, Server, Told, answer};
+    use crate::driver::mail::{Mailboxes, mailboxes};
+
+    const PATIENCE: Duration = Duration::from_secs(20);
+
+    /// Control's end, and the threads that post to this server.
+    struct Rig {
+        control: Endpoint<Message>,
+        crew: Crew,
+        counters: Arc<Counters>,
+    }
+
+    fn rig(post: &Post) -> Rig {
+        let Mailboxes { control, forwarder, .. } = mailboxes(0).unwrap();
+        let counters = Arc::<Counters>::default();
+        let crew = spawn(forwarder, post, Arc::clone(&counters)).unwrap();
+        Rig { control, crew, counters }
+    }
+
+    impl Rig {
+        fn send(&mut self, sender: u64, body: &[u8]) {
+            let (signature, content_type) = ("sha256=00ff".into(), "application/json; charset=utf-8".into());
+            let parcel = Parcel { senders: vec![sender], signature, content_type, body: body.to_vec() };
+            self.control.routes.send(Node::Forwarder, Message::Forward(parcel));
+        }
+
+        fn told(&self) -> Forwarded {
+            loop {
+                match self.control.inbox.take() {
+                    Mail::Message(Message::Forwarded(forwarded)) => return forwarded,
+                    Mail::Nothing => self.control.inbox.wait(Some(PATIENCE)).unwrap(),
+                    other => panic!("{other:?}"),
+                }
+            }
+        }
+
+        /// Lets go of the threads, and says what they have counted.
+        fn counted(self, names: &[&str]) -> Vec<u64> {
+            drop(self.control);
+            assert!(self.crew.finish(PATIENCE));
+            names.iter().map(|name| self.counters.value(name).unwrap()).collect()
+        }
+    }
+
+    fn server(tell: impl Fn(&Asked) -> Told + Send + Sync + 'static) -> (Server, Post) {
+        let server = Server::plain(tell);
+        let post = poster(&format!("{}/hook/?a=b", server.url())).unwrap();
+        (server, post)
+    }
+
+    #[test]
+    fn a_webhook_arrives_byte_for_byte_with_its_signature() {
+        let body = b"{\"a\": \"\\u00e4\" ,\n\"b\":\xff}";
+        let (_server, post) = server(move |asked| {
+            let head = asked.head.to_lowercase();
+            assert!(asked.head.starts_with("POST /hook/?a=b HTTP/1.1\r\n"), "{head}");
+            assert!(head.contains("x-hub-signature-256: sha256=00ff\r\n"), "{head}");
+            assert!(head.contains("content-type: application/json; charset=utf-8\r\n"), "{head}");
+            assert_eq!(asked.body, body);
+            Told::Answer(answer(200, "", "ok"))
+        });
+        let mut rig = rig(&post);
+        rig.send(1, body);
+        assert_eq!(rig.told(), Forwarded { bytes: body.len(), taken: true });
+        assert_eq!(rig.counted(&["forwards_taken", "forwards_failed", "forwards_dropped"]), [1, 0, 0]);
+    }
+
+    #[test]
+    fn a_refusal_is_told_and_the_next_of_its_sender_goes() {
+        let (_server, post) =
+            server(|asked| Told::Answer(answer(if asked.body == b"bad" { 400 } else { 200 }, "", "")));
+        let mut rig = rig(&post);
+        rig.send(1, b"bad");
+        rig.send(1, b"good one");
+        assert_eq!(rig.told(), Forwarded { bytes: 3, taken: false });
+        assert_eq!(rig.told(), Forwarded { bytes: 8, taken: true });
+        assert_eq!(rig.counted(&["forwards_taken", "forwards_failed"]), [1, 1]);
+    }
+
+    #[test]
+    fn a_receiver_that_comes_back_gets_it_again() {
+        let (tell, came) = mpsc::channel();
+        let (_server, post) = server(move |asked| {
+            tell.send(asked.body.clone()).unwrap();
+            Told::Answer(answer(if asked.nth == 0 { 503 } else { 200 }, "", ""))
+        });
+        let mut rig = rig(&post);
+        rig.send(1, b"first");
+        rig.send(1, b"second");
+        assert!(rig.told().taken && rig.told().taken);
+        let bodies: Vec<_> = came.try_iter().collect();
+        assert_eq!(bodies, [&b"first"[..], b"first", b"second"]);
+        assert_eq!(rig.counted(&["forwards_taken", "forwards_retried"]), [2, 1]);
+    }
+
+    #[test]
+    fn what_is_left_when_control_goes_is_sent_for_a_while_and_then_dropped() {
+        let (_server, post) =
+            server(|asked| Told::Answer(answer(if asked.body == b"never" { 503 } else { 200 }, "", "")));
+        let mut rig = rig(&post);
+        (0..20).for_each(|sender| rig.send(sender, b"last words"));
+        (0..3).for_each(|_| rig.send(99, b"never"));
+        assert_eq!(rig.counted(&["forwards_taken", "forwards_dropped"]), [20, 3]);
+    }
+
+    #[test]
+    fn a_panic_of_a_posting_thread_is_a_failure_like_others() {
+        let post: Post = Arc::new(|_| panic!("as a test"));
+        let mut rig = rig(&post);
+        rig.send(1, b"x");
+        assert_eq!(rig.counted(&["forwards_taken", "forwards_dropped"]), [0, 1]);
+    }
+}

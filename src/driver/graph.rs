@@ -152,3 +152,162 @@ fn asked(client: &Pooled, ask: Box<GraphAsk>) -> (GraphAnswer, Effort) {
 fn reply(Answer { status, retry_after_sec, body }: Answer) -> GraphReply {
     GraphReply { status, retry_after_sec, body }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+    use std::sync::Barrier;
+
+    use super::*;
+    use crate::config::Secret;
+    use crate::driver::fetch::testing::{Server, Told, answer};
+    use crate::driver::mail::{MESSAGES_MAX, Mailboxes, mailboxes};
+    use crate::messages::{GraphBody, RequestId};
+
+    const PATIENCE: Duration = Duration::from_secs(20);
+
+    /// Control's end, and the threads that ask this server.
+    struct Rig {
+        control: Endpoint<Message>,
+        crew: Crew,
+        counters: Arc<Counters>,
+    }
+
+    fn rig(url: &str) -> Rig {
+        let Mailboxes { control, graph, .. } = mailboxes(0).unwrap();
+        let counters = Arc::<Counters>::default();
+        let crew = spawn(graph, &client(url).unwrap(), Arc::clone(&counters)).unwrap();
+        Rig { control, crew, counters }
+    }
+
+    fn ask(id: u64) -> GraphAsk {
+        let body = Some(GraphBody(id.to_string()));
+        let token = Secret::new("canary");
+        GraphAsk { id: RequestId(id), path: "/canary/calls".into(), token, body, time_max: PATIENCE }
+    }
+
+    impl Rig {
+        fn send(&mut self, ask: GraphAsk) {
+            self.control.routes.send(Node::Graph, Message::AskGraph(ask));
+        }
+
+        fn answered(&self) -> GraphAnswer {
+            loop {
+                match self.control.inbox.take() {
+                    Mail::Message(Message::GraphAnswered(answer)) => return answer,
+                    Mail::Nothing => self.control.inbox.wait(Some(PATIENCE)).unwrap(),
+                    other => panic!("{other:?}"),
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn requests_one_after_the_other_are_answered_over_one_connection() {
+        let server = Server::plain(|asked| {
+            let head = asked.head.to_lowercase();
+            assert!(head.starts_with("post /v24.0/canary/calls http/1.1\r\n"), "{head}");
+            assert!(head.contains("authorization: bearer canary\r\n"), "{head}");
+            assert!(head.contains("content-type: application/json\r\n"), "{head}");
+            Told::Answer(answer(400, "Retry-After: 3\r\n", &String::from_utf8(asked.body.clone()).unwrap()))
+        });
+        let mut rig = rig(&format!("{}/v24.0", server.url()));
+        let before = Instant::now();
+        for id in 0..50 {
+            rig.send(ask(id));
+            let GraphAnswer { id: answered, begun, ended, outcome } = rig.answered();
+            let reply = outcome.unwrap();
+            assert_eq!((answered, reply.status, reply.retry_after_sec), (RequestId(id), 400, Some(3)));
+            assert_eq!(reply.body, id.to_string());
+            assert!(before <= begun && begun <= ended && ended <= Instant::now());
+        }
+        assert_eq!(server.connections(), 1);
+        let counted = |name| rig.counters.value(name).unwrap();
+        assert_eq!((counted("graph_requests"), counted("graph_connections")), (50, 1));
+        assert_eq!((counted("graph_requests_unanswered"), counted("graph_requests_repeated")), (0, 0));
+        drop(rig.control);
+        assert!(rig.crew.finish(PATIENCE));
+    }
+
+    #[test]
+    fn as_many_as_there_are_threads_are_under_way_at_once() {
+        // None is answered before all have come.
+        let all = Arc::new(Barrier::new(THREADS));
+        let server = Server::plain(move |asked| {
+            all.wait();
+            Told::Answer(answer(200, "", &String::from_utf8(asked.body.clone()).unwrap()))
+        });
+        let mut rig = rig(&server.url());
+        // Twice: the second time over the connections of the first.
+        for _ in 0..2 {
+            (0..THREADS as u64).for_each(|id| rig.send(ask(id)));
+            let mut ids: Vec<_> = (0..THREADS).map(|_| rig.answered()).map(|answer| answer.id.0).collect();
+            ids.sort_unstable();
+            assert!(ids.into_iter().eq(0..THREADS as u64));
+        }
+        assert_eq!(server.connections(), THREADS);
+    }
+
+    #[test]
+    fn a_server_that_is_away_or_hangs_is_told_in_words() {
+        let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let mut away = rig(&format!("http://{free}"));
+        away.send(ask(1));
+        let error = away.answered().outcome.unwrap_err();
+        assert!(error.contains("connection refused") && !error.contains("canary"), "{error}");
+        assert_eq!(away.counters.value("graph_requests_unanswered"), Some(1));
+        let server = Server::plain(|_| Told::Hang);
+        let mut hanging = rig(&server.url());
+        hanging.send(GraphAsk { time_max: Duration::from_millis(20), ..ask(2) });
+        let error = hanging.answered().outcome.unwrap_err();
+        assert!(error.contains("did not answer within 20ms") && !error.contains("canary"), "{error}");
+    }
+
+    #[test]
+    fn a_get_has_no_body() {
+        let server = Server::plain(|asked| {
+            assert!(asked.head.starts_with("GET /canary/calls HTTP/1.1\r\n"), "{}", asked.head);
+            assert!(!asked.head.to_lowercase().contains("content-"), "{}", asked.head);
+            Told::Answer(answer(200, "", "{}"))
+        });
+        let mut rig = rig(&server.url());
+        rig.send(GraphAsk { body: None, ..ask(1) });
+        assert_eq!(rig.answered().outcome.unwrap().status, 200);
+    }
+
+    #[test]
+    fn an_answer_waits_for_room_in_controls_mailbox() {
+        let server = Server::plain(|_| Told::Answer(answer(200, "", "{}")));
+        let Mailboxes { mut control, graph, to_control, .. } = mailboxes(0).unwrap();
+        let crew = spawn(graph, &client(&server.url()).unwrap(), Arc::default()).unwrap();
+        while to_control.send(Message::AskGraph(ask(0))).is_ok() {}
+        (1..=3).for_each(|id| control.routes.send(Node::Graph, Message::AskGraph(ask(id))));
+        drop(control.routes);
+        let (mut fillers, mut answers) = (0, 0);
+        while answers < 3 {
+            match control.inbox.take() {
+                Mail::Message(Message::GraphAnswered(_)) => answers += 1,
+                Mail::Message(_) => fillers += 1,
+                _ => control.inbox.wait(Some(PATIENCE)).unwrap(),
+            }
+        }
+        assert_eq!(fillers, MESSAGES_MAX);
+        assert!(crew.finish(PATIENCE));
+    }
+
+    #[test]
+    fn what_was_asked_before_control_went_is_still_asked() {
+        let (tell, came) = std::sync::mpsc::channel();
+        let server = Server::plain(move |asked| {
+            tell.send(asked.body.clone()).unwrap();
+            Told::Answer(answer(200, "", "{}"))
+        });
+        let mut rig = rig(&server.url());
+        (0..3).for_each(|id| rig.send(ask(id)));
+        drop(rig.control);
+        assert!(rig.crew.finish(PATIENCE));
+        let mut bodies: Vec<_> = came.try_iter().collect();
+        bodies.sort();
+        assert_eq!(bodies, [b"0", b"1", b"2"]);
+    }
+}

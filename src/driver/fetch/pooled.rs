@@ -218,3 +218,147 @@ impl Connector<()> for Dial {
         self.connector.connect(&details, chained)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::super::testing::{Asked, Server, Told, answer};
+    use super::*;
+    use crate::tls::testing::Identity;
+
+    const PATIENCE: Duration = Duration::from_secs(20);
+    const PLAIN: [(&str, &str); 1] = [("Authorization", "Bearer canary")];
+
+    fn post(body: &[u8]) -> Request<'_> {
+        Request { path: "/canary/calls", headers: &PLAIN, body: Some(body), time_max: PATIENCE }
+    }
+
+    fn said(asked: &Asked) -> Told {
+        Told::Answer(answer(200, "", &String::from_utf8(asked.body.clone()).unwrap()))
+    }
+
+    #[test]
+    fn requests_one_after_the_other_share_one_connection() {
+        let server = Server::plain(said);
+        let client = Pooled::new(&server.url(), 4).unwrap();
+        for n in 0..20 {
+            let body = n.to_string();
+            let (answer, effort) = client.ask(&post(body.as_bytes()));
+            assert_eq!(answer.unwrap().body, body);
+            assert_eq!(effort, Effort { connections: u64::from(n == 0), is_repeated: false });
+        }
+        assert_eq!(server.connections(), 1);
+    }
+
+    #[test]
+    fn what_is_asked_arrives_and_what_is_said_comes_back() {
+        let server = Server::plain(|asked| match asked.nth {
+            0 => {
+                assert!(asked.head.starts_with("POST /canary/calls HTTP/1.1\r\n"), "{}", asked.head);
+                assert!(asked.head.to_lowercase().contains("authorization: bearer canary\r\n"), "{}", asked.head);
+                Told::Answer(answer(429, "Retry-After: 7\r\n", "slower"))
+            }
+            1 => {
+                assert!(
+                    asked.head.starts_with("GET /1?fields=id HTTP/1.1\r\n") && asked.body.is_empty(),
+                    "{}",
+                    asked.head
+                );
+                Told::Answer(answer(503, "Retry-After: Wed, 21 Oct 2026 07:28:00 GMT\r\n", ""))
+            }
+            _ => Told::Answer(answer(302, "Location: /else\r\n", "")),
+        });
+        let client = Pooled::new(&server.url(), 4).unwrap();
+        let answer = client.ask(&post(b"{}")).0.unwrap();
+        assert_eq!((answer.status, answer.retry_after_sec, answer.body.as_str()), (429, Some(7), "slower"));
+        let get = Request { path: "/1?fields=id", headers: &PLAIN, body: None, time_max: PATIENCE };
+        let answer = client.ask(&get).0.unwrap();
+        assert_eq!((answer.status, answer.retry_after_sec), (503, None));
+        assert_eq!(client.ask(&post(b"{}")).0.unwrap().status, 302, "no redirect is followed");
+    }
+
+    #[test]
+    fn a_connection_that_was_closed_meanwhile_costs_no_failure() {
+        // Closed when idle, which is seen before the next request; and just when that is under way, which is not.
+        for closing in [true, false] {
+            let server = Server::plain(move |asked| match (asked.connection, asked.nth) {
+                (0, 0) if closing => Told::Last(answer(200, "", "first")),
+                (0, 0) => Told::Answer(answer(200, "", "first")),
+                (0, _) => Told::Close,
+                _ => said(asked),
+            });
+            let client = Pooled::new(&server.url(), 4).unwrap();
+            assert_eq!(client.ask(&post(b"1")).0.unwrap().body, "first");
+            let (answer, effort) = client.ask(&post(b"2"));
+            assert_eq!((answer.unwrap().body.as_str(), effort.connections), ("2", 1), "{closing}");
+            assert!(closing || effort.is_repeated);
+        }
+    }
+
+    #[test]
+    fn what_a_new_connection_does_not_answer_is_not_repeated() {
+        let server = Server::plain(|_| Told::Close);
+        let client = Pooled::new(&server.url(), 4).unwrap();
+        let (answer, effort) = client.ask(&post(b"1"));
+        let error = answer.unwrap_err().to_string();
+        assert!(error.contains("failed") && !error.contains("canary"), "{error}");
+        assert_eq!(effort, Effort { connections: 1, is_repeated: false });
+    }
+
+    #[test]
+    fn an_answer_that_is_cut_off_is_not_asked_for_again() {
+        let cut = || b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nshort".to_vec();
+        let server = Server::plain(move |asked| match asked.nth {
+            0 => Told::Answer(answer(200, "", "")),
+            _ => Told::Last(cut()),
+        });
+        let client = Pooled::new(&server.url(), 4).unwrap();
+        client.ask(&post(b"1")).0.unwrap();
+        let (answer, effort) = client.ask(&post(b"2"));
+        answer.unwrap_err();
+        assert_eq!(effort, Effort::default(), "the server had taken it");
+    }
+
+    #[test]
+    fn errors_say_what_happened_and_show_neither_path_nor_token() {
+        let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let server = Server::plain(|asked| match asked.body.as_slice() {
+            b"long" => Told::Answer(answer(200, "", &"x".repeat(ANSWER_BYTES_MAX as usize + 1))),
+            b"nonsense" => Told::Last(b"SSH-2.0-canary\r\n\r\n".to_vec()),
+            _ => Told::Hang,
+        });
+        let short = Duration::from_millis(50);
+        for (url, body, time_max, words) in [
+            (format!("http://{free}"), "", PATIENCE, "connection refused"),
+            (server.url(), "", short, "did not answer within 50ms"),
+            (server.url(), "long", PATIENCE, "longer than 64 KiB"),
+            (server.url(), "nonsense", PATIENCE, "does not speak HTTP"),
+        ] {
+            let client = Pooled::new(&url, 4).unwrap();
+            let error = client.ask(&Request { time_max, ..post(body.as_bytes()) }).0.unwrap_err().to_string();
+            assert!(error.contains(words) && !error.contains("canary"), "{words}: {error}");
+        }
+        let whole = Pooled::new(&server.url(), 4).unwrap();
+        let two_lines = [("Authorization", "Bearer canary\r\nHost: other")];
+        let error = whole.ask(&Request { headers: &two_lines, ..post(b"") }).0.unwrap_err().to_string();
+        assert!(error.contains("token") && !error.contains("canary"), "{error}");
+        assert!(Pooled::new("ftp://127.0.0.1", 4).is_err());
+    }
+
+    #[test]
+    fn tls_is_verified_and_its_connections_stay_open_too() {
+        let identity = Identity::until(2100);
+        let der = identity.der.clone();
+        let server = Server::tls(identity, said);
+        let url = format!("https://localhost:{}", server.address.port());
+        let trusting = Pooled::with_roots(&url, 4, &[der]).unwrap();
+        for n in 0..5 {
+            let (answer, effort) = trusting.ask(&post(b"over TLS"));
+            assert_eq!((answer.unwrap().body.as_str(), effort.connections), ("over TLS", u64::from(n == 0)));
+        }
+        assert_eq!(server.connections(), 1);
+        let error = Pooled::with_roots(&url, 4, &[]).unwrap().ask(&post(b"")).0.unwrap_err().to_string();
+        assert!(error.contains("does not trust"), "{error}");
+    }
+}

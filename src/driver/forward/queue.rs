@@ -161,3 +161,179 @@ impl Queue {
 fn senders(parcel: &Parcel) -> BTreeSet<u64> {
     parcel.senders.iter().copied().collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const AWAY: Option<u16> = Some(503);
+
+    fn parcel(senders: &[u64], body: &str) -> Parcel {
+        Parcel {
+            senders: senders.to_vec(),
+            signature: String::new(),
+            content_type: String::new(),
+            body: body.as_bytes().to_vec(),
+        }
+    }
+
+    fn body(parcel: &Parcel) -> String {
+        String::from_utf8(parcel.body.clone()).unwrap()
+    }
+
+    /// All that may go now.
+    fn begun(queue: &mut Queue, now: Instant) -> Vec<(Number, String)> {
+        std::iter::from_fn(|| queue.begin(now)).map(|(number, parcel)| (number, body(&parcel))).collect()
+    }
+
+    fn bodies(begun: &[(Number, String)]) -> Vec<&str> {
+        begun.iter().map(|(_, body)| body.as_str()).collect()
+    }
+
+    #[test]
+    fn one_sender_keeps_its_order_and_others_do_not_wait_for_it() {
+        let (mut queue, now) = (Queue::default(), Instant::now());
+        for (senders, body) in [(&[1][..], "1a"), (&[1], "1b"), (&[2], "2a"), (&[], "-"), (&[], "-")] {
+            assert!(queue.push(now, parcel(senders, body)));
+        }
+        let first = begun(&mut queue, now);
+        assert_eq!(bodies(&first), ["1a", "2a", "-", "-"]);
+        assert_eq!(queue.attempted(now, first[0].0, Some(200)), Some((Verdict::Taken, 2)));
+        let next = begun(&mut queue, now);
+        assert_eq!(bodies(&next), ["1b"]);
+        for (number, _) in first[1..].iter().chain(&next) {
+            assert_eq!(queue.attempted(now, *number, Some(204)).unwrap().0, Verdict::Taken);
+            assert_eq!(queue.attempted(now, *number, Some(204)), None, "it is gone");
+        }
+        assert_eq!((queue.len(), queue.next(), queue.lines.len()), (0, None, 0));
+    }
+
+    #[test]
+    fn one_of_several_senders_waits_for_all_of_them() {
+        let (mut queue, now) = (Queue::default(), Instant::now());
+        for (senders, body) in [(&[1][..], "1"), (&[2], "2"), (&[2, 1, 1], "both"), (&[2], "2 again")] {
+            queue.push(now, parcel(senders, body));
+        }
+        let first = begun(&mut queue, now);
+        assert_eq!(bodies(&first), ["1", "2"]);
+        queue.attempted(now, first[0].0, Some(200));
+        assert_eq!(begun(&mut queue, now), []);
+        queue.attempted(now, first[1].0, Some(200));
+        let both = begun(&mut queue, now);
+        assert_eq!(bodies(&both), ["both"]);
+        queue.attempted(now, both[0].0, Some(200));
+        assert_eq!(bodies(&begun(&mut queue, now)), ["2 again"]);
+    }
+
+    #[test]
+    fn a_receiver_that_is_away_is_tried_for_ten_minutes_and_its_sender_waits() {
+        for away in [None, Some(408), Some(425), Some(429), Some(500), Some(503)] {
+            let (mut queue, start) = (Queue::default(), Instant::now());
+            queue.push(start, parcel(&[1], "1"));
+            queue.push(start, parcel(&[1], "behind"));
+            let (mut now, mut attempts) = (start, 0);
+            let given_up = loop {
+                let begun = begun(&mut queue, now);
+                assert_eq!(bodies(&begun), ["1"], "{away:?}");
+                attempts += 1;
+                let (verdict, bytes) = queue.attempted(now, begun[0].0, away).unwrap();
+                assert_eq!(bytes, 1);
+                if verdict == Verdict::GivenUp {
+                    break now;
+                }
+                assert_eq!(verdict, Verdict::PutOff);
+                let again = queue.next().unwrap();
+                assert_eq!(super::tests::begun(&mut queue, again - Duration::from_millis(1)), []);
+                now = again;
+            };
+            let tried = given_up - start;
+            assert!((AGE_MAX..AGE_MAX + BACKOFF[5]).contains(&tried) && attempts > 20, "{tried:?}, {attempts} times");
+            // The next one is as old, and has its one attempt.
+            let behind = begun(&mut queue, given_up);
+            assert_eq!(bodies(&behind), ["behind"]);
+            assert_eq!(queue.attempted(given_up, behind[0].0, away).unwrap().0, Verdict::GivenUp);
+            assert_eq!(queue.len(), 0);
+        }
+    }
+
+    #[test]
+    fn a_refusal_is_final() {
+        let (mut queue, now) = (Queue::default(), Instant::now());
+        for status in [100, 302, 400, 401, 404, 413] {
+            queue.push(now, parcel(&[1], "x"));
+            let (number, _) = queue.begin(now).unwrap();
+            assert_eq!(queue.attempted(now, number, Some(status)).unwrap().0, Verdict::GivenUp, "{status}");
+        }
+    }
+
+    #[test]
+    fn posts_under_way_and_webhooks_that_wait_are_bounded() {
+        let (mut queue, now) = (Queue::default(), Instant::now());
+        (0..Parcel::WAITING_MAX).for_each(|n| assert!(queue.push(now, parcel(&[n as u64], "x"))));
+        assert!(!queue.push(now, parcel(&[], "too many")));
+        let first = begun(&mut queue, now);
+        assert_eq!(first.len(), LANES);
+        queue.attempted(now, first[0].0, AWAY);
+        assert!(!queue.push(now, parcel(&[], "too many")), "one that rests waits too");
+        assert_eq!(begun(&mut queue, now).len(), 1, "and leaves its lane to others");
+        assert_eq!(queue.next(), None, "with all lanes taken there is nothing to look for");
+        queue.attempted(now, first[1].0, Some(200));
+        assert!(queue.push(now, parcel(&[], "fits")));
+        assert_eq!(queue.next(), Some(now + BACKOFF[0]));
+    }
+
+    /// A receiver of moods, many senders, many lanes: whatever happens, each sender's webhooks are taken in their order,
+    /// and each is taken or given up, once.
+    #[test]
+    fn whatever_fails_order_is_kept_and_nothing_is_lost_or_doubled() {
+        for seed in 1..=200_u64 {
+            let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            let mut random = move |below: u64| {
+                state ^= state << 13;
+                state ^= state >> 7;
+                state ^= state << 17;
+                (state >> 11) % below
+            };
+            let (mut queue, mut now) = (Queue::default(), Instant::now());
+            let (mut pushed, mut under_way, mut ends) = (Vec::new(), Vec::new(), HashMap::new());
+            let mut taken: Vec<usize> = Vec::new();
+            while pushed.len() < 60 || queue.len() > 0 {
+                if pushed.len() < 60 && random(3) == 0 {
+                    let senders: Vec<u64> = (0..random(4)).map(|_| random(5)).collect();
+                    let pushing = parcel(&senders, &pushed.len().to_string());
+                    assert!(queue.push(now, pushing));
+                    pushed.push(senders);
+                }
+                while let Some((number, parcel)) = queue.begin(now) {
+                    let which: usize = body(&parcel).parse().unwrap();
+                    let shared = |other: &(Number, usize)| pushed[other.1].iter().any(|s| pushed[which].contains(s));
+                    assert!(!under_way.iter().any(shared), "two of one sender are under way");
+                    under_way.push((number, which));
+                    assert!(under_way.len() <= LANES);
+                }
+                if under_way.is_empty() {
+                    if let Some(next) = queue.next() {
+                        now = now.max(next);
+                    } else {
+                        assert!(queue.len() == 0, "what waits goes some time");
+                    }
+                    continue;
+                }
+                now += Duration::from_millis(random(40_000));
+                let (number, which) = under_way.swap_remove(random(under_way.len() as u64) as usize);
+                let status = [Some(200), None, AWAY, Some(404), Some(200), AWAY][random(6) as usize];
+                match queue.attempted(now, number, status).unwrap().0 {
+                    Verdict::Taken => taken.push(which),
+                    Verdict::PutOff => continue,
+                    Verdict::GivenUp => {}
+                }
+                assert!(ends.insert(which, ()).is_none(), "{which} ended twice");
+            }
+            assert_eq!(ends.len(), 60, "seed {seed}");
+            for sender in 0..5 {
+                let of_sender = taken.iter().filter(|which| pushed[**which].contains(&sender));
+                assert!(of_sender.is_sorted(), "seed {seed}: sender {sender} is out of order");
+            }
+        }
+    }
+}
