@@ -128,12 +128,6 @@ pub struct Parcel {
     pub body: Vec<u8>,
 }
 
-impl Parcel {
-    /// Most that wait to be passed on: beyond, control takes no webhook that would have to be. At the half kilobyte that the
-    /// shortest are, this is 32 MB with what is kept beside them.
-    pub const WAITING_MAX: usize = 32_768;
-}
-
 impl std::fmt::Debug for Parcel {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Parcel({} bytes, {} senders)", self.body.len(), self.senders.len())

@@ -12,6 +12,10 @@ use crate::messages::Parcel;
 /// Posts under way at once. A receiver takes one in some 100 ms, so this is 80 a second: more than a busy number has.
 pub(super) const LANES: usize = 8;
 
+/// Webhooks that wait or are under way. Control stops taking such webhooks from Meta long before, by their number and their
+/// bytes, so that none is lost: this bounds what it cannot see.
+const PARCELS_MAX: usize = 8192;
+
 /// How long to wait after each failed attempt; from the last one on always as long.
 const BACKOFF: [Duration; 6] = [
     Duration::from_secs(1),
@@ -66,7 +70,7 @@ pub(super) struct Queue {
 impl Queue {
     /// Takes a webhook; false when there are too many.
     pub(super) fn push(&mut self, now: Instant, parcel: Parcel) -> bool {
-        if self.waiting.len() >= Parcel::WAITING_MAX {
+        if self.waiting.len() >= PARCELS_MAX {
             return false;
         }
         let number = Number(self.next);
@@ -269,7 +273,7 @@ mod tests {
     #[test]
     fn posts_under_way_and_webhooks_that_wait_are_bounded() {
         let (mut queue, now) = (Queue::default(), Instant::now());
-        (0..Parcel::WAITING_MAX).for_each(|n| assert!(queue.push(now, parcel(&[n as u64], "x"))));
+        (0..PARCELS_MAX).for_each(|n| assert!(queue.push(now, parcel(&[n as u64], "x"))));
         assert!(!queue.push(now, parcel(&[], "too many")));
         let first = begun(&mut queue, now);
         assert_eq!(first.len(), LANES);
