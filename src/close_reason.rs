@@ -58,6 +58,8 @@ impl Blame {
 close_reasons! {
     /// `DELETE`, or `/bridge/stop`.
     Hangup = "hangup", Nobody;
+    /// Meta says that the call is over: the user hung up.
+    Terminated = "terminated", Nobody;
     /// The peer closed the DTLS connection.
     PeerClosed = "peer_closed", Nobody;
     /// SIGTERM, or a drain whose time ran out.
@@ -72,6 +74,10 @@ close_reasons! {
     IceLost = "ice_lost", Peer;
     /// No packet of any kind for the limit. Where the peer's host is gone, consent runs out a moment before: `ice_lost`.
     PeerSilent = "peer_silent", Peer;
+    /// Meta says that the call failed.
+    MetaFailed = "meta_failed", Peer;
+    /// Meta did not take our answer, or could not be reached in time.
+    AcceptFailed = "accept_failed", Peer;
     /// The model closed the session.
     AgentClosed = "agent_closed", Upstream;
     /// The model's host name could not be resolved.

@@ -20,6 +20,7 @@ mod handover;
 mod json;
 mod latency;
 mod log_limit;
+mod meta;
 mod page;
 mod placement;
 mod reload;
@@ -28,6 +29,7 @@ mod session_request;
 mod sessions;
 mod supervision;
 mod timers;
+mod webhook;
 mod wire;
 
 #[cfg(test)]
@@ -41,8 +43,8 @@ use crate::call_id::CallNumber;
 use crate::config::Config;
 use crate::http::{Event, Response};
 use crate::io::{Deadline, Door, Entropy, Input, Machine, Node, Output};
-use crate::messages::{FromWorker, Message, Note, RequestId, ToWorker};
-use crate::stats::{BuildInfo, ControlStats, CounterReader, ProcessReader, Recorder};
+use crate::messages::{FromWorker, Message, RequestId, ToWorker};
+use crate::stats::{BuildInfo, ControlStats, CounterReader, MetaStats, ProcessReader, Recorder};
 use crate::tls::Acceptor;
 use crate::whatsapp;
 
@@ -51,7 +53,7 @@ use answer::Refusal;
 use calls::Calls;
 use connections::{Connections, Exchange, Ticket};
 use drain::{Life, Successor};
-use gate::Gate;
+use gate::{Gate, secrets_match};
 use gather::Gather;
 use handover::Handover;
 use log_limit::LogLimit;
@@ -59,6 +61,9 @@ use page::Page;
 use supervision::Supervision;
 use timers::{Timer, Timers};
 use wire::News;
+
+use meta::Meta;
+pub use meta::check_numbers;
 
 /// A worker answers within this time or the request that needs it is refused. A turn of a worker's loop is well below
 /// 20 ms; one that takes seconds is stuck.
@@ -91,12 +96,6 @@ pub struct ControlConfig {
     pub unix_sec: fn() -> u64,
 }
 
-/// Checks the sessions' settings of every number: what control is given must pass.
-pub fn check_numbers(settings: &whatsapp::Settings, config: &Config) -> Result<(), String> {
-    let _ = (settings, config);
-    Ok(())
-}
-
 /// The control plane.
 #[derive(Debug)]
 pub struct Control {
@@ -125,6 +124,9 @@ pub struct Control {
     life: Life,
     successor: Successor,
     handover: Handover,
+    /// Meta's webhook, where it is served.
+    meta: Option<Meta>,
+    unix_sec: fn() -> u64,
     outputs: VecDeque<Output<Message>>,
 }
 
@@ -139,14 +141,15 @@ impl Control {
             driver_counters,
             process,
             alive_every,
-            whatsapp: _,
-            notes: _,
-            unix_sec: _,
+            whatsapp,
+            notes,
+            unix_sec,
         } = parts;
         let stats = ControlStats {
             calls_max: config.calls_max.into(),
             retired_models: config.model_was_retired.is_some().into(),
             tls_not_after_sec: tls.as_ref().and_then(|tls| Some(tls.certificate()?.not_after_sec)),
+            meta: if whatsapp.is_some() { MetaStats::served() } else { MetaStats::default() },
             ..ControlStats::default()
         };
         let mut control = Self {
@@ -154,7 +157,7 @@ impl Control {
             page: config.page.then(Page::new),
             calls: Calls::new(config.workers),
             doors: doors(&config),
-            connections: Connections::default(),
+            connections: Connections::new(whatsapp.is_some()),
             gathers: std::collections::BTreeMap::new(),
             requests_asked: 0,
             timers: Timers::default(),
@@ -166,6 +169,8 @@ impl Control {
             life: Life::Serving,
             successor: Successor::None,
             handover: Handover::new(config.workers, config.pair.is_some()),
+            meta: whatsapp.map(|settings| Meta::new(settings, &config)),
+            unix_sec,
             outputs: VecDeque::new(),
             started: now,
             config,
@@ -178,7 +183,15 @@ impl Control {
         control.arm_accepts();
         control.ask_for_life(now);
         control.begin_start();
+        control.end_orphans(now, notes);
+        control.probe_graph(now);
         control
+    }
+
+    /// A number for a question, never used before.
+    fn request_id(&mut self) -> RequestId {
+        self.requests_asked += 1;
+        RequestId(self.requests_asked)
     }
 
     fn tell(&mut self, worker: u16, message: ToWorker) {
@@ -206,7 +219,12 @@ impl Control {
                 }
                 Event::Bad(problem) => {
                     let ticket = self.connections.begin(stream, Exchange::new(now, "none"));
-                    self.refuse(now, ticket, &Refusal::new(problem.status, problem.code, problem.text));
+                    let refusal = Refusal::new(problem.status, problem.code, problem.text);
+                    let refusal = match problem.retry_after_sec() {
+                        None => refusal,
+                        Some(seconds) => refusal.retry_after(seconds),
+                    };
+                    self.refuse(now, ticket, &refusal);
                 }
                 Event::Answered => {
                     if let Some(exchange) = self.connections.end(stream)
@@ -300,6 +318,9 @@ impl Control {
                 Timer::DrainOver => self.drain_over(now),
                 Timer::DrainLog => self.log_drain(now),
                 Timer::Stop => self.stop_timed_out(),
+                Timer::Meta(key) => self.meta_due(now, key),
+                Timer::GraphAsk(id) => self.graph_timed_out(now, id),
+                Timer::GraphProbe => self.probe_graph(now),
             }
         }
     }
@@ -377,6 +398,8 @@ impl Machine for Control {
             Input::Closed { stream } => self.connections.closed(stream),
             Input::Message(Message::FromWorker { worker, event }) => self.worker_says(now, worker, event),
             Input::Message(Message::Reload(reloaded)) => self.reloaded(*reloaded),
+            Input::Message(Message::GraphAnswered(answer)) => self.graph_answered(now, &answer),
+            Input::Message(Message::Forwarded(forwarded)) => self.forwarded(forwarded),
             Input::Stop => self.signalled(now),
             // What is due is done below. Control asks for neither datagrams nor names: nothing of the rest is ever for it.
             Input::Timeout
@@ -388,10 +411,7 @@ impl Machine for Control {
                 | Message::Notify(_)
                 | Message::AskGraph(_)
                 | Message::Forward(_)
-                | Message::Note(_)
-                // TEMP
-                | Message::GraphAnswered(_)
-                | Message::Forwarded(_),
+                | Message::Note(_),
             )
             | Input::Datagram(_)
             | Input::UdpBound { .. }

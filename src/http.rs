@@ -10,6 +10,7 @@
 //!
 //! This module must not know what is served.
 
+mod body;
 mod chunked;
 pub mod client;
 mod connection;
@@ -19,12 +20,16 @@ mod response;
 mod target;
 
 #[cfg(test)]
+mod body_tests;
+#[cfg(test)]
 mod hostile_tests;
 #[cfg(test)]
 mod tests;
 
+use std::sync::Arc;
 use std::time::Duration;
 
+pub use body::{Bodies, BodyMax, Budget};
 pub use connection::{Connection, Event};
 pub use head::{Head, Method};
 pub use response::Response;
@@ -36,7 +41,7 @@ pub const REQUEST_LINE_BYTES_MAX: usize = 8 * 1024;
 pub const HEAD_BYTES_MAX: usize = 16 * 1024;
 /// Most header lines: browsers behind proxies send about 30.
 pub const HEADERS_MAX: usize = 64;
-/// Longest body: an offer of 64 KiB with its line ends escaped, and 32 KiB of instructions, with room.
+/// Longest body, unless the owner takes longer ones ([`Bodies`]): an offer of 64 KiB with its line ends escaped, and 32 KiB of instructions, with room.
 pub const BODY_BYTES_MAX: usize = 128 * 1024;
 /// Chunk extensions and trailers of one body together. Nobody who means well sends any.
 pub const CHUNK_EXTRA_BYTES_MAX: usize = 16 * 1024;
@@ -53,16 +58,20 @@ pub const IDLE_TIME_MAX: Duration = Duration::from_secs(15);
 /// After the last response, what still comes is read and thrown away this long, and no more than
 /// [`DRAIN_BYTES_MAX`]: closing with unread bytes sends a reset, which can destroy the response on its way.
 pub const DRAIN_TIME_MAX: Duration = Duration::from_secs(2);
-/// See [`DRAIN_TIME_MAX`]. Several times the largest body, for the client that does not look up while it sends.
-pub const DRAIN_BYTES_MAX: usize = 1024 * 1024;
+/// See [`DRAIN_TIME_MAX`]. More than the longest body that any owner takes, for the client that does not look up while it
+/// sends. They are read and thrown away, never held.
+pub const DRAIN_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// A request, whole.
 #[derive(Clone, Debug)]
 pub struct Request {
     /// Its head.
     pub head: Head,
-    /// Its body, at most [`BODY_BYTES_MAX`], chunking undone.
+    /// Its body, at most [`BODY_BYTES_MAX`] or what the owner's [`Bodies`] say, chunking undone.
     pub body: Vec<u8>,
+    /// What covers a long body; goes back when the request and its clones are dropped.
+    #[expect(dead_code, reason = "held to be dropped with the body")]
+    share: Option<Arc<body::Share>>,
 }
 
 /// What is wrong with a request. After it the connection closes.
@@ -77,6 +86,12 @@ pub struct Problem {
 }
 
 impl Problem {
+    /// When the same request may pass, in seconds; `None` where the fault is its own. What is in its way by then has come
+    /// whole or is given up.
+    pub fn retry_after_sec(&self) -> Option<u32> {
+        (self.status == 503).then_some(BODY_TIME_MAX.as_secs() as u32)
+    }
+
     const fn bad(text: &'static str) -> Self {
         Self { status: 400, code: "bad_request", text }
     }

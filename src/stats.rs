@@ -23,8 +23,8 @@ pub use hdrhistogram::Counter as Count;
 pub use histogram::{Distribution, Grain, Histogram, LATENCY_US_MAX, Percentiles};
 pub use interchange::{PackedStages, interval_log, percentile_text};
 pub use prometheus::{
-    BuildInfo, ControlStats, CounterReader, Handshakes, ProcessReader, ProcessStats, Reader, Reloads, WorkerLoad,
-    render,
+    BuildInfo, ControlStats, CounterReader, Handshakes, MetaStats, ProcessReader, ProcessStats, Reader, Reloads,
+    WorkerLoad, render,
 };
 pub use stages::{RECENT, Recorder, StageDistribution, StageLatency, Stages};
 
@@ -71,6 +71,12 @@ stages! {
     Setup = "setup", "Session request read, to its answer written";
     /// Answer written, to DTLS connected.
     Connect = "connect", "Answer written, to DTLS connected";
+    /// Connect webhook read, to `pre_accept` handed to the HTTP client.
+    PreAccept = "pre_accept", "Meta's connect webhook read, to pre_accept handed to the HTTP client";
+    /// Media up and `pre_accept` done, to `accept` handed to the HTTP client.
+    Accept = "accept", "Media up and pre_accept done, to accept handed to the HTTP client";
+    /// Connect webhook read, to `accept` done: as long as the phone rings because of us.
+    Ringing = "ringing", "Meta's connect webhook read, to accept done";
     /// One pass of a worker's loop, waiting excluded.
     Turn = "turn", "One pass of a worker's loop, waiting excluded";
 }

@@ -9,7 +9,9 @@ use std::time::Duration;
 use serde_json::Value;
 use voice_media_bridge::close_reason::CloseReason;
 use voice_media_bridge::driver::Counters;
-use voice_media_bridge::stats::{BuildInfo, ControlStats, ProcessStats, Stage, WorkerLoad, WorkerStats, render};
+use voice_media_bridge::stats::{
+    BuildInfo, ControlStats, MetaStats, ProcessStats, Stage, WorkerLoad, WorkerStats, render,
+};
 
 /// Labels whose values are not all known beforehand, or are not ours.
 const OPEN_LABELS: &[&str] = &["instance", "job", "code", "worker"];
@@ -41,6 +43,7 @@ fn metrics() -> String {
         start_sec: Some(1.0),
     };
     control.workers = vec![WorkerLoad::default()];
+    control.meta = MetaStats::served();
     control.tls_not_after_sec = Some(1);
     control.requests.insert(("/health", 200), 1);
     control.refused.insert("full", 1);

@@ -10,6 +10,7 @@ use crate::stats::PackedStages;
 
 use super::connections::Ticket;
 use super::json::SessionView;
+use super::meta::MetaRecord;
 use super::placement::Place;
 use super::timers::{Timer, Timers};
 
@@ -39,6 +40,8 @@ pub(super) struct Call {
     pub(super) closing: bool,
     /// Requests that wait for it to connect or end.
     pub(super) waiting: Vec<Ticket>,
+    /// What is known of it at Meta, where its webhook came here.
+    pub(super) meta: Option<Box<MetaRecord>>,
 }
 
 /// Where a call is, as far as requests see.
@@ -54,7 +57,7 @@ pub(super) enum Phase {
 
 impl Call {
     pub(super) fn view<'a>(&'a self, report: &'a CallReport) -> SessionView<'a> {
-        SessionView::new(self.id.expose(), &self.session_id, self.worker, &self.metadata, report)
+        SessionView::new(self, report)
     }
 
     /// Whether it has not ended.

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use crate::call_id::{CallNumber, LogId};
-use crate::http::{Event, Response};
+use crate::http::{Bodies, BodyMax, Budget, DRAIN_BYTES_MAX, Event, Head, Method, Response};
 use crate::io::{Door, StreamKey};
 use crate::tls::Acceptor;
 
@@ -15,8 +15,16 @@ use super::timers::{Timer, Timers};
 use super::wire::{News, Wire};
 
 /// Connections served at once: room for a thousand stalled clients beside honest ones. At worst, each with head and
-/// body nearly whole, they hold 300 MB; TLS adds some 10 KB to each.
+/// body nearly whole, they hold 300 MB, and [`LONG_BODIES_BYTES_MAX`]; TLS adds some 10 KB to each.
 pub(super) const CONNECTIONS_MAX: usize = 2048;
+/// Longest body of Meta's webhook: 3 MB, says the overview of webhooks in the Cloud API's documentation. It does not say which
+/// megabyte, so the larger one.
+pub(super) const WEBHOOK_BODY_BYTES_MAX: usize = 3 * 1024 * 1024;
+// Who sends one that is refused can read why.
+const _: () = assert!(WEBHOOK_BODY_BYTES_MAX < DRAIN_BYTES_MAX);
+/// What bodies of the webhook hold together beyond the usual length of each: ten of the longest, where an ordinary one has
+/// 2 KB and needs nothing of it. What finds no room is told to come again, which Meta does for days.
+const LONG_BODIES_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// Connections beyond it that are being told so.
 const REFUSALS_MAX: usize = 64;
 /// Accepts under way at each door: what arrives within one turn of the loop without a wait.
@@ -62,8 +70,9 @@ impl Exchange {
     }
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Connections {
+    bodies: Bodies,
     slots: Vec<Slot>,
     free: Vec<u32>,
     offered: [usize; Door::ALL.len()],
@@ -105,6 +114,21 @@ struct Open {
 }
 
 impl Connections {
+    /// No connection yet. `webhook`: whether Meta's is served, whose bodies may be long.
+    pub(super) fn new(webhook: bool) -> Self {
+        let bodies = Bodies { max: body_max, budget: Budget::new(LONG_BODIES_BYTES_MAX) };
+        Self {
+            bodies: if webhook { bodies } else { Bodies::default() },
+            slots: Vec::new(),
+            free: Vec::new(),
+            offered: [0; Door::ALL.len()],
+            open: 0,
+            refusing: 0,
+            paused: false,
+            touched: VecDeque::new(),
+        }
+    }
+
     /// A key to accept under, while there are too few at this door and room for more.
     pub(super) fn offer(&mut self, door: Door) -> Option<StreamKey> {
         let is_full = door == Door::Api && self.refusing >= REFUSALS_MAX;
@@ -165,7 +189,7 @@ impl Connections {
         } else {
             self.open += 1;
         }
-        let wire = Wire::new(now, tls);
+        let wire = Wire::new(now, tls, self.bodies.clone());
         let open = Open { door, wire, refused, unasked: refused, requests: 0, exchange: None, armed: None };
         self.slots[stream.slot as usize].state = State::Open(Box::new(open));
         self.touched.push_back(stream);
@@ -354,3 +378,17 @@ impl Connections {
         }
     }
 }
+
+/// How long a body may be where Meta's webhook is served. It is known by its path alone: whether it is signed shows only when
+/// it is whole.
+fn body_max(head: &Head) -> BodyMax {
+    let is_webhook = head.method == Method::Post && head.target.segments == ["webhooks", "whatsapp"];
+    if is_webhook {
+        BodyMax { bytes: WEBHOOK_BODY_BYTES_MAX, too_long: "The body is longer than 3 MiB." }
+    } else {
+        BodyMax::DEFAULT
+    }
+}
+
+#[cfg(test)]
+mod tests;

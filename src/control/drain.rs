@@ -143,6 +143,7 @@ impl Control {
         if let Life::Stopping { left, .. } = &self.life
             && left.is_empty()
             && !self.connections.any_busy()
+            && !self.meta_waits()
         {
             tracing::info!("stopped");
             self.exit();

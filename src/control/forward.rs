@@ -24,7 +24,7 @@ pub(super) const ASK_TIME_MAX: Duration = WORKER_TIME_MAX.saturating_add(Duratio
 /// For `Host`: nobody looks at it.
 pub(super) const HOST: &str = "localhost";
 /// Says that a request was passed on, for logs and captures.
-const FORWARDED: (&str, &str) = ("Bridge-Forwarded", "1");
+pub(super) const FORWARDED: (&str, &str) = ("Bridge-Forwarded", "1");
 /// When a request that could not be passed on is worth repeating, in seconds.
 const RETRY_SEC: u32 = 1;
 
@@ -52,6 +52,8 @@ struct Ask {
 pub(super) enum Purpose {
     /// The other one shall hand over.
     TakeOver,
+    /// Call events that it may have acted on.
+    Webhook { events: super::webhook::Events },
     /// A client's request.
     Request { ticket: Ticket, request: Box<Request> },
 }
@@ -69,7 +71,7 @@ pub(super) enum Outcome {
 impl Control {
     /// Passes a client's request on.
     pub(super) fn forward(&mut self, now: Instant, ticket: Ticket, request: &Request) -> Result<(), Refusal> {
-        if self.handover.asks.0.len() >= ASKS_MAX {
+        if self.asks_are_full() {
             let text = "Too many requests wait for the other instance on this machine. Try again.";
             return Err(Refusal::new(503, "other_busy", text).retry_after(RETRY_SEC));
         }
@@ -156,16 +158,29 @@ impl Control {
         Some(ask)
     }
 
-    fn ask_done(&mut self, now: Instant, stream: StreamKey, outcome: Outcome) {
-        let Some(ask) = self.take_ask(stream) else { return };
-        let (ticket, request) = match ask.purpose {
-            Purpose::TakeOver => return self.asked_to_hand_over(now, &outcome),
-            Purpose::Request { ticket, request } => (ticket, request),
-        };
+    fn note_gone(&mut self, outcome: &Outcome) {
         if matches!(outcome, Outcome::Nobody) && self.handover.other != Other::Absent {
             tracing::info!("the other instance is gone");
             self.handover.other = Other::Absent;
         }
+    }
+
+    /// Whether no more may be asked for now.
+    pub(super) fn asks_are_full(&self) -> bool {
+        self.handover.asks.0.len() >= ASKS_MAX
+    }
+
+    fn ask_done(&mut self, now: Instant, stream: StreamKey, outcome: Outcome) {
+        let Some(ask) = self.take_ask(stream) else { return };
+        let (ticket, request) = match ask.purpose {
+            Purpose::TakeOver => return self.asked_to_hand_over(now, &outcome),
+            Purpose::Webhook { events } => {
+                self.note_gone(&outcome);
+                return self.other_has_acted(now, events, &outcome);
+            }
+            Purpose::Request { ticket, request } => (ticket, request),
+        };
+        self.note_gone(&outcome);
         // A client that has gone will repeat its request, if it still wants something.
         if self.connections.exchange(ticket).is_none() {
             return;

@@ -79,8 +79,7 @@ impl Control {
             let refusal = Refusal::new(503, "busy", "Too many questions are under way. Try again.").retry_after(1);
             return self.refuse(now, ticket, &refusal);
         }
-        self.requests_asked += 1;
-        let id = RequestId(self.requests_asked);
+        let id = self.request_id();
         for &worker in &workers {
             self.tell(
                 worker,
@@ -207,6 +206,10 @@ impl Control {
                 self.stats.workers = self.worker_stats(now);
                 self.stats.process = self.process.read();
                 self.stats.draining = self.is_leaving();
+                if let Some(meta) = &self.meta {
+                    self.stats.meta.alive = meta.alive() as u64;
+                    self.stats.meta.forward_waiting = meta.forwarding.parcels as u64;
+                }
                 let text = stats::render(&self.build, &self.stats, &sum);
                 let kind = "text/plain; version=0.0.4; charset=utf-8";
                 self.answer(now, gather.ticket, response(200, kind, text.into_bytes()));

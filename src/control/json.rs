@@ -15,6 +15,9 @@ use crate::close_reason::CloseReason;
 use crate::messages::CallReport;
 use crate::stats::StageDistribution;
 
+use super::calls::Call;
+use super::meta::MetaRecord;
+
 /// An object's members in the order sent.
 #[derive(Debug)]
 pub(super) struct Object<'a>(Vec<(String, &'a RawValue)>);
@@ -207,21 +210,24 @@ pub(super) struct SessionView<'a> {
     close_blame: Option<&'static str>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub(super) metadata: &'a BTreeMap<String, String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    whatsapp: Option<&'a MetaRecord>,
     #[serde(flatten)]
     report: &'a CallReport,
 }
 
 impl<'a> SessionView<'a> {
-    pub(super) fn new(
-        call_id: &'a str,
-        session_id: &'a str,
-        worker: u16,
-        metadata: &'a BTreeMap<String, String>,
-        report: &'a CallReport,
-    ) -> Self {
-        let close_reason = report.close.map(CloseReason::label);
-        let close_blame = report.close.map(|reason| reason.blame().label());
-        Self { call_id, session_id, worker, close_reason, close_blame, metadata, report }
+    pub(super) fn new(call: &'a Call, report: &'a CallReport) -> Self {
+        Self {
+            call_id: call.id.expose(),
+            session_id: &call.session_id,
+            worker: call.worker,
+            close_reason: report.close.map(CloseReason::label),
+            close_blame: report.close.map(|reason| reason.blame().label()),
+            metadata: &call.metadata,
+            whatsapp: call.meta.as_deref(),
+            report,
+        }
     }
 
     pub(super) fn bytes(&self) -> Vec<u8> {
@@ -271,6 +277,21 @@ pub(super) fn drain(calls: u32, seconds_left: Option<u64>) -> Vec<u8> {
         seconds_left: Option<u64>,
     }
     bytes(&View { draining: seconds_left.is_some(), calls, seconds_left })
+}
+
+/// Which events of a delivery were acted on, by their places.
+pub(super) fn done(events: &[usize]) -> Vec<u8> {
+    bytes(&Done { done: events.to_vec() })
+}
+
+/// The same, read. What cannot be read was not done.
+pub(super) fn done_events(body: &[u8]) -> Vec<usize> {
+    serde_json::from_slice::<Done>(body).map(|body| body.done).unwrap_or_default()
+}
+
+#[derive(serde::Deserialize, Serialize)]
+struct Done {
+    done: Vec<usize>,
 }
 
 /// Latencies of the process or of one call.

@@ -1,14 +1,15 @@
-//! What SIGHUP brings: another certificate, other tokens. New connections and new requests see them; calls, and the
+//! What SIGHUP brings: another certificate, other tokens, other phone numbers. New connections and new requests see them; calls, and the
 //! connections that stand, go on as they are. What cannot be used is said and changes nothing.
 
 use crate::messages::{Notice, Reloaded};
+use crate::whatsapp;
 
 use super::Control;
 use super::gate::Gate;
 
 impl Control {
     pub(super) fn reloaded(&mut self, reloaded: Reloaded) {
-        let Reloaded { tls, api_tokens, whatsapp: _ } = reloaded;
+        let Reloaded { tls, api_tokens, whatsapp } = reloaded;
         let (mut used, mut failed) = (0, 0);
         match tls {
             Some(Ok(acceptor)) => {
@@ -35,6 +36,17 @@ impl Control {
             }
             None => {}
         }
+        match whatsapp.map(|settings| self.reload_numbers(settings)) {
+            Some(Ok(numbers)) => {
+                used += 1;
+                tracing::info!(numbers, "WhatsApp's numbers and secrets were read again: calls from now on see them");
+            }
+            Some(Err(problem)) => {
+                failed += 1;
+                tracing::error!("WhatsApp's numbers were not reloaded, the old ones stay in use: {problem}");
+            }
+            None => {}
+        }
         // Read it is by now; a service manager that has asked for it waits to hear of both, in this order.
         // One that does not serve yet must not say that it does.
         if self.handover.is_ready() {
@@ -46,12 +58,18 @@ impl Control {
             (0, 0) => {
                 reloads.nothing += 1;
                 tracing::info!(
-                    "SIGHUP: there is nothing to read again; it is for the files of BRIDGE_TLS_CERT, BRIDGE_TLS_KEY and \
-                     BRIDGE_API_TOKEN_FILE, other settings need a restart"
+                    "SIGHUP: there is nothing to read again; it is for the files of BRIDGE_TLS_CERT, BRIDGE_TLS_KEY, \
+                     BRIDGE_API_TOKEN_FILE, BRIDGE_WHATSAPP_NUMBERS and the files of WhatsApp's secrets, other settings need a \
+                     restart"
                 );
             }
             (_, 0) => reloads.ok += 1,
             _ => reloads.failed += 1,
         }
+    }
+
+    fn reload_numbers(&mut self, settings: Result<whatsapp::Settings, String>) -> Result<usize, String> {
+        let meta = self.meta.as_mut().ok_or("WhatsApp is not configured; a restart is needed")?;
+        meta.reload(settings?, &self.config)
     }
 }

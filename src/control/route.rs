@@ -20,6 +20,7 @@ pub(super) enum Resource {
     Latency,
     Drain,
     BridgeStop,
+    Webhook,
 }
 
 impl Resource {
@@ -38,6 +39,7 @@ impl Resource {
             Self::Latency => "/api/latency",
             Self::Drain => "/api/drain",
             Self::BridgeStop => "/bridge/stop",
+            Self::Webhook => "/webhooks/whatsapp",
         }
     }
 
@@ -51,15 +53,15 @@ impl Resource {
             | Self::Workers
             | Self::Latency
             | Self::SessionLatency(_) => &[Method::Get, Method::Head],
-            Self::Sessions | Self::Drain => &[Method::Get, Method::Head, Method::Post],
+            Self::Sessions | Self::Drain | Self::Webhook => &[Method::Get, Method::Head, Method::Post],
             Self::Session(_) => &[Method::Get, Method::Head, Method::Put, Method::Delete],
             Self::Activate(_) | Self::BridgeStop => &[Method::Post],
         }
     }
 
-    /// Whether anybody may ask.
+    /// Whether anybody may ask. A webhook has a lock of its own: its signature.
     pub(super) const fn is_open(&self) -> bool {
-        matches!(self, Self::Page | Self::Health | Self::Ready)
+        matches!(self, Self::Page | Self::Health | Self::Ready | Self::Webhook)
     }
 
     /// 405 unless the method is one of this resource's.
@@ -103,6 +105,7 @@ fn named(path: &[&str]) -> Result<Resource, Refusal> {
         ["api", "latency"] => Ok(Resource::Latency),
         ["api", "drain"] => Ok(Resource::Drain),
         ["bridge", "stop"] => Ok(Resource::BridgeStop),
+        ["webhooks", "whatsapp"] => Ok(Resource::Webhook),
         ["", ..] => {
             Err(Refusal::new(404, "not_found", "The path begins with //: take the / off the end of the base URL."))
         }

@@ -37,6 +37,12 @@ const DURATION_SEC_MIN: u64 = 10;
 pub(super) struct SessionRequest {
     pub(super) call: CallId,
     pub(super) offer: String,
+    pub(super) template: SessionTemplate,
+}
+
+/// What a session is to be, whoever calls: the `config` of a request, or of a number.
+#[derive(Clone, Debug)]
+pub(super) struct SessionTemplate {
     pub(super) settings: SessionSettings,
     pub(super) start_media: StartMedia,
     pub(super) duration_sec_max: u32,
@@ -76,10 +82,18 @@ impl SessionRequest {
             Some(value) => value.object().ok_or_else(|| Refusal::field("config must be an object."))?,
             None => none,
         };
-        Self::with_settings(call, offer, &settings, config)
+        Ok(Self { call, offer, template: SessionTemplate::read(&settings, config)? })
+    }
+}
+
+impl SessionTemplate {
+    /// Reads a `config` from its JSON text. The error is a sentence that names the field.
+    pub(super) fn parse(text: &str, config: &Config) -> Result<Self, String> {
+        let settings = object(text.as_bytes()).map_err(|refusal| refusal.error)?;
+        Self::read(&settings, config).map_err(|refusal| refusal.error)
     }
 
-    fn with_settings(call: CallId, offer: String, settings: &Object<'_>, config: &Config) -> Result<Self, Refusal> {
+    fn read(settings: &Object<'_>, config: &Config) -> Result<Self, Refusal> {
         const KNOWN: &str = "model, voice, instructions, language, greeting, tools, turnDetection, transcription, \
                              metadata, startMedia, maxDurationSec";
         for (name, _) in settings.members() {
@@ -95,8 +109,6 @@ impl SessionRequest {
             return Err(Refusal::field("config.voice must not contain control characters."));
         }
         Ok(Self {
-            call,
-            offer,
             settings: SessionSettings {
                 model,
                 voice,

@@ -19,6 +19,7 @@ use super::drain::draining;
 use super::end_log::log_end;
 use super::gather::worker_silent;
 use super::latency::latency_form;
+use super::meta::MetaRecord;
 use super::route::{self, Resource};
 use super::session_request::{self, SessionRequest};
 use super::timers::Timer;
@@ -104,6 +105,8 @@ impl Control {
                 self.answer_drain(now, ticket);
             }
             (Resource::BridgeStop, _) => self.bridge_stop(now, ticket, &request.body)?,
+            (Resource::Webhook, Method::Post) => self.webhook(now, ticket, request)?,
+            (Resource::Webhook, _) => self.verify_webhook(now, ticket, head)?,
         }
         Ok(())
     }
@@ -156,14 +159,11 @@ impl Control {
         if let Some(exchange) = self.connections.exchange(ticket) {
             exchange.call = Some(log_id);
         }
-        let mut offer_hash = [0; 32];
-        offer_hash.copy_from_slice(digest(&SHA256, request.offer.as_bytes()).as_ref());
-
         if let Some(number) = self.calls.by_id(&request.call)
             && let Some(call) = self.calls.by_number_mut(number)
             && call.holds_its_id()
         {
-            if call.offer_hash != offer_hash {
+            if call.offer_hash != offer_hash(&request.offer) {
                 let error =
                     "callId is in use by a call with another sdpOffer. End that call first, or use a new callId.";
                 return Err(Refusal::new(409, "conflict", error));
@@ -177,10 +177,23 @@ impl Control {
             return Ok(());
         }
 
+        self.open_call(now, request, vec![ticket], None).map(drop)
+    }
+
+    /// Opens a call of an id that is free. `waiting` are the requests that its answer goes to.
+    pub(super) fn open_call(
+        &mut self,
+        now: Instant,
+        request: SessionRequest,
+        waiting: Vec<Ticket>,
+        meta: Option<Box<MetaRecord>>,
+    ) -> Result<CallNumber, Refusal> {
+        let SessionRequest { call: id, offer: offer_text, template } = request;
+        let log_id = id.log_id();
         let worker = self.place(now)?;
-        let offer = Offer::parse(&request.offer)
+        let offer = Offer::parse(&offer_text)
             .map_err(|error| Refusal::new(400, error.code(), format!("sdpOffer cannot be answered: {error}")))?;
-        if request.model_was_retired {
+        if template.model_was_retired {
             self.stats.retired_models += 1;
             if let Some(unsaid) = self.refusals_logged.take(now) {
                 let model = &self.config.model;
@@ -190,20 +203,21 @@ impl Control {
         let number = self.calls.next_number();
         let until = now + WORKER_TIME_MAX;
         let call = Call {
-            id: request.call,
+            id,
             log_id,
             session_id: self.session_id(),
             worker,
-            offer_hash,
-            metadata: request.metadata,
+            offer_hash: offer_hash(&offer_text),
+            metadata: template.metadata,
             opened: now,
             setup: None,
-            phase: Phase::Opening { until, waiting: vec![ticket] },
+            phase: Phase::Opening { until, waiting },
             connected: false,
             closing: false,
             waiting: Vec::new(),
+            meta,
         };
-        let (model, calls) = (&request.settings.model, self.calls.live() + 1);
+        let (model, calls) = (&template.settings.model, self.calls.live() + 1);
         tracing::info!(call = %log_id, number = number.0, worker, model, calls, "call opened");
         self.calls.insert(number, call, &mut self.timers);
         self.timers.arm(until, Timer::Opening(number));
@@ -211,12 +225,12 @@ impl Control {
             call: number,
             log_id,
             offer,
-            session: request.settings,
-            start_media: request.start_media,
-            duration_sec_max: request.duration_sec_max,
+            session: template.settings,
+            start_media: template.start_media,
+            duration_sec_max: template.duration_sec_max,
         };
         self.tell(worker, ToWorker::Open(Box::new(open)));
-        Ok(())
+        Ok(number)
     }
 
     /// 128 unpredictable bits, in hexadecimal.
@@ -328,6 +342,7 @@ impl Control {
             }
             self.answer(now, ticket, response.clone());
         }
+        self.meta_answered(now, number);
     }
 
     /// A worker does not take a call.
@@ -354,6 +369,7 @@ impl Control {
             self.refuse_all(now, waiting, &refusal);
         }
         self.refuse_all(now, call.waiting, &unknown_session());
+        self.meta_never_opened(now, call.meta.as_deref(), CloseReason::InternalError);
     }
 
     /// A worker has not answered an offer in time: the request is refused, and the call ended should it come to be.
@@ -367,6 +383,7 @@ impl Control {
         let refusal = worker_silent(&[worker]);
         *self.stats.refused.entry(refusal.code).or_default() += 1;
         self.refuse_all(now, waiting, &refusal);
+        self.meta_ended(now, number, CloseReason::InternalError);
     }
 
     /// DTLS is up.
@@ -375,6 +392,7 @@ impl Control {
         call.connected = true;
         let waiting = std::mem::take(&mut call.waiting);
         self.release(now, number, waiting);
+        self.meta_connected(now, number);
     }
 
     /// A call is over.
@@ -391,6 +409,7 @@ impl Control {
         let waiting = call.map(|call| std::mem::take(&mut call.waiting));
         let latency = PackedStages::pack(&stages);
         let hung_up = report.close == Some(CloseReason::Hangup);
+        let reason = report.close.unwrap_or(CloseReason::InternalError);
         let Some(phase) = self.calls.end(now, report, latency, &mut self.timers) else { return };
         if let Phase::Opening { until, waiting } = phase {
             self.timers.disarm(until, Timer::Opening(number));
@@ -401,6 +420,7 @@ impl Control {
             self.refuse_all(now, waiting, &refusal);
         }
         self.release(now, number, waiting.unwrap_or_default());
+        self.meta_ended(now, number, reason);
     }
 
     /// Answers requests that have waited for the call to connect or end.
@@ -410,6 +430,12 @@ impl Control {
             self.describe(now, ticket, number);
         }
     }
+}
+
+fn offer_hash(offer: &str) -> [u8; 32] {
+    let mut hash = [0; 32];
+    hash.copy_from_slice(digest(&SHA256, offer.as_bytes()).as_ref());
+    hash
 }
 
 /// The answer to an offer, as often as it is posted.

@@ -13,6 +13,7 @@ mod reload;
 mod server;
 mod stop;
 mod supervision;
+mod whatsapp;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::path::PathBuf;
@@ -28,12 +29,16 @@ use crate::close_reason::CloseReason;
 use crate::config::{Config, Flags};
 use crate::io::{Door, Fault, Input, Machine, Node, Output, StreamKey};
 use crate::messages::{
-    CallReport, CallState, Ending, Event, FromWorker, Message, Notice, OpenCall, OpenRefusal, ToWorker,
+    CallReport, CallState, Ending, Event, FromWorker, GraphAsk, Message, Note, Notice, OpenCall, OpenRefusal, Parcel,
+    ToWorker,
 };
 use crate::stats::{BuildInfo, CounterReader, ProcessReader, Stages, WorkerStats};
 use crate::tls::Acceptor;
+use crate::whatsapp::Settings;
 
 const OFFER: &str = include_str!("../../tests/fixtures/sdp/offer-live-2026-10-02.sdp");
+/// The time by the wall clock.
+const UNIX_SEC: u64 = 1_790_000_000;
 const ANSWER: &str = "v=0\r\no=- 9 9 IN IP4 198.51.100.7\r\n";
 /// As WhatsApp makes them: base64, and it decodes to phone numbers.
 const ID: &str = "wacid.HBgLMTY1MDU1NTEyMzQVAgASGCA+ab/cd==";
@@ -80,6 +85,12 @@ struct World {
     events: Vec<Event>,
     /// What the service manager was told.
     notices: Vec<Notice>,
+    /// What the Graph API was asked and has not answered.
+    graph: VecDeque<GraphAsk>,
+    /// What the journal holds.
+    journal: BTreeMap<u64, String>,
+    /// What was passed on.
+    parcels: Vec<Parcel>,
     /// What every call has measured.
     stages: Stages,
     /// What every worker has measured.
@@ -164,22 +175,32 @@ impl World {
 
     /// With workers that have not done what they were told.
     fn unstarted(words: &[&str], alive_every: Option<Duration>, tls: Option<Acceptor>) -> Self {
+        Self::made(config(words), alive_every, tls, None, BTreeMap::new())
+    }
+
+    fn made(
+        config: Config,
+        alive_every: Option<Duration>,
+        tls: Option<Acceptor>,
+        whatsapp: Option<Settings>,
+        journal: BTreeMap<u64, String>,
+    ) -> Self {
         let now = Instant::now();
         let entropy = |bytes: &mut [u8]| bytes.fill(0xab);
         let build = BuildInfo { version: "1.2.3", io: "sim", opus: "" };
         let control = Control::new(
             now,
             ControlConfig {
-                config: Arc::new(config(words)),
+                config: Arc::new(config),
                 build,
                 tls,
                 entropy,
                 driver_counters: CounterReader::default(),
                 process: ProcessReader::default(),
                 alive_every,
-                whatsapp: None,
-                notes: Vec::new(),
-                unix_sec: || 0,
+                whatsapp,
+                notes: journal.clone().into_iter().collect(),
+                unix_sec: || UNIX_SEC,
             },
         );
         let mut world = Self {
@@ -202,6 +223,9 @@ impl World {
             refusal: None,
             events: Vec::new(),
             notices: Vec::new(),
+            graph: VecDeque::new(),
+            journal,
+            parcels: Vec::new(),
             stages: Stages::new(),
             worker_stages: Stages::new(),
             exited: false,
@@ -267,6 +291,14 @@ impl World {
                 }
                 Output::Message { to: Node::Supervisor, message: Message::Notify(notice) } => self.notices.push(notice),
                 Output::Message { to: Node::Events, message: Message::Event(event) } => self.events.push(event),
+                Output::Message { to: Node::Graph, message: Message::AskGraph(ask) } => self.graph.push_back(ask),
+                Output::Message { to: Node::Forwarder, message: Message::Forward(parcel) } => self.parcels.push(parcel),
+                Output::Message { to: Node::Journal, message: Message::Note(Note::Put(key, text)) } => {
+                    assert_eq!(self.journal.insert(key, text), None, "a key is used once");
+                }
+                Output::Message { to: Node::Journal, message: Message::Note(Note::Remove(key)) } => {
+                    assert!(self.journal.remove(&key).is_some(), "what is removed was there");
+                }
                 Output::Read { .. } => {}
                 Output::Exit => {
                     assert!(!self.exited, "Exit twice");

@@ -38,6 +38,12 @@ pub(super) enum Timer {
     DrainLog,
     /// Workers have not stopped.
     Stop,
+    /// What a call waits for at Meta is due.
+    Meta(u64),
+    /// The Graph API's threads have not answered.
+    GraphAsk(RequestId),
+    /// A connection to the Graph API shall be used again.
+    GraphProbe,
 }
 
 impl Timer {
@@ -55,6 +61,8 @@ impl Timer {
             Self::Ask(_) | Self::TakeOver => "other instance",
             Self::DrainOver | Self::DrainLog => "drain",
             Self::Stop => "stop",
+            Self::Meta(_) => "meta",
+            Self::GraphAsk(_) | Self::GraphProbe => "graph",
         }
     }
 }

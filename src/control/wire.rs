@@ -10,7 +10,7 @@
 use std::collections::VecDeque;
 use std::time::Instant;
 
-use crate::http::{Connection, DRAIN_BYTES_MAX, DRAIN_TIME_MAX, Event, Response};
+use crate::http::{Bodies, Connection, DRAIN_BYTES_MAX, DRAIN_TIME_MAX, Event, Response};
 use crate::tls::{Acceptor, ServerSession};
 
 /// What bytes brought to light beside requests.
@@ -69,7 +69,7 @@ enum State {
 
 impl Wire {
     /// A connection that was just accepted; with TLS where there is somebody to accept it.
-    pub(super) fn new(now: Instant, acceptor: Option<&Acceptor>) -> Self {
+    pub(super) fn new(now: Instant, acceptor: Option<&Acceptor>, bodies: Bodies) -> Self {
         let secure = |acceptor| {
             Box::new(Secure {
                 session: ServerSession::new(acceptor),
@@ -82,7 +82,7 @@ impl Wire {
                 stream_ended: false,
             })
         };
-        Self { http: Connection::new(now), tls: acceptor.map(secure) }
+        Self { http: Connection::with_bodies(now, bodies), tls: acceptor.map(secure) }
     }
 
     /// Bytes came.

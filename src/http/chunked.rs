@@ -3,8 +3,7 @@
 //! Sizes are bare hexadecimal digits, lines end with CR LF, and extensions and trailers are checked, bounded and thrown
 //! away: a trailer never becomes a header.
 
-use super::framing::too_large;
-use super::{BODY_BYTES_MAX, CHUNK_EXTRA_BYTES_MAX, HEADERS_MAX, Problem, is_token_byte, is_value_byte};
+use super::{BodyMax, CHUNK_EXTRA_BYTES_MAX, HEADERS_MAX, Problem, is_token_byte, is_value_byte};
 
 /// Longest size: 32 bits' worth of digits, far beyond what a body may have.
 const SIZE_DIGITS_MAX: usize = 8;
@@ -12,6 +11,7 @@ const SIZE_DIGITS_MAX: usize = 8;
 /// Decodes one body.
 #[derive(Debug, Default)]
 pub(super) struct Decoder {
+    max: BodyMax,
     expect: Expect,
     /// The line being gathered, without its end.
     line: Vec<u8>,
@@ -36,6 +36,11 @@ enum Expect {
 }
 
 impl Decoder {
+    /// One whose body may be that long.
+    pub(super) fn up_to(max: BodyMax) -> Self {
+        Self { max, ..Self::default() }
+    }
+
     /// Takes bytes and appends data to `body`. Returns how many it took and whether the body is whole; when it is
     /// not, all were taken.
     pub(super) fn advance(&mut self, input: &[u8], body: &mut Vec<u8>) -> Result<(usize, bool), Problem> {
@@ -93,8 +98,8 @@ impl Decoder {
         let line = std::mem::take(&mut self.line);
         if self.expect == Expect::Size {
             let size = chunk_size(&line)?;
-            if size > BODY_BYTES_MAX - have {
-                return Err(too_large());
+            if size > self.max.bytes - have {
+                return Err(self.max.problem());
             }
             self.expect = if size == 0 { Expect::Trailer } else { Expect::Data(size) };
             return Ok(false);

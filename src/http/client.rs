@@ -6,7 +6,7 @@
 
 use super::framing::{self, Framing};
 use super::head::{keep_alive, single};
-use super::{BODY_BYTES_MAX, HEAD_BYTES_MAX, HEADERS_MAX, chunked};
+use super::{BODY_BYTES_MAX, BodyMax, HEAD_BYTES_MAX, HEADERS_MAX, chunked};
 
 /// A request to be sent.
 #[derive(Clone, Copy, Debug)]
@@ -209,7 +209,8 @@ impl AnswerReader {
         let (framing, keep_alive) = if matches!(status, 204 | 304) {
             (Body::Length(0), keep_alive(&headers, minor))
         } else if framed {
-            let framing = framing::judge(&headers, minor).map_err(|problem| NoAnswer(problem.text))?;
+            let framing = framing::judge(&headers, minor).and_then(|framing| framing.within(BodyMax::DEFAULT));
+            let framing = framing.map_err(|problem| NoAnswer(problem.text))?;
             let framing = match framing {
                 Framing::Length(length) => Body::Length(length),
                 Framing::Chunked => Body::Chunked(chunked::Decoder::default()),

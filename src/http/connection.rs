@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 use std::time::Instant;
 
-use super::chunked::Decoder;
+use super::body::{Bodies, Gathering};
 use super::framing::Framing;
 use super::head::{Head, Method, Scan};
 use super::{
@@ -39,6 +39,7 @@ pub enum Event {
 /// A server's side of a connection.
 #[derive(Debug)]
 pub struct Connection {
+    bodies: Bodies,
     input: Input,
     state: State,
     events: VecDeque<Event>,
@@ -60,8 +61,7 @@ enum State {
     /// Waits for the rest of a body.
     Body {
         head: Box<Head>,
-        body: Vec<u8>,
-        rest: Rest,
+        body: Box<Gathering>,
         until: Instant,
     },
     /// Waits for the owner's answer.
@@ -83,17 +83,16 @@ enum State {
     Closed,
 }
 
-/// What a body still lacks.
-#[derive(Debug)]
-enum Rest {
-    Bytes(usize),
-    Chunks(Decoder),
-}
-
 impl Connection {
     /// A connection that was just accepted, and is being read.
     pub fn new(now: Instant) -> Self {
+        Self::with_bodies(now, Bodies::default())
+    }
+
+    /// The same, taking other bodies than the usual ones.
+    pub fn with_bodies(now: Instant, bodies: Bodies) -> Self {
         Self {
+            bodies,
             input: Input::default(),
             state: State::Head {
                 scan: Scan::default(),
@@ -285,12 +284,9 @@ impl Connection {
         let Some(length) = scan.advance(self.input.rest())? else { return Ok(false) };
         let head = Head::parse(&self.input.rest()[..length])?;
         self.input.take(length);
-        let rest = match head.framing {
-            Framing::Length(length) => Rest::Bytes(length),
-            Framing::Chunked => Rest::Chunks(Decoder::default()),
-        };
+        let body = Box::new(Gathering::begin(&head, &self.bodies)?);
         self.expectation(&head)?;
-        self.state = State::Body { head: Box::new(head), body: Vec::new(), rest, until: now + BODY_TIME_MAX };
+        self.state = State::Body { head: Box::new(head), body, until: now + BODY_TIME_MAX };
         Ok(true)
     }
 
@@ -312,24 +308,10 @@ impl Connection {
 
     /// True when the request is whole and handed out.
     fn advance_body(&mut self) -> Result<bool, (Problem, bool)> {
-        let State::Body { head, body, rest, .. } = &mut self.state else { unreachable!("called in this state only") };
+        let State::Body { head, body, .. } = &mut self.state else { unreachable!("called in this state only") };
         let without_body = head.method == Method::Head;
-        let whole = match rest {
-            Rest::Bytes(left) => {
-                let input = self.input.rest();
-                let n = input.len().min(*left);
-                body.extend_from_slice(&input[..n]);
-                self.input.take(n);
-                *left -= n;
-                *left == 0
-            }
-            Rest::Chunks(decoder) => {
-                let (taken, whole) =
-                    decoder.advance(self.input.rest(), body).map_err(|problem| (problem, without_body))?;
-                self.input.take(taken);
-                whole
-            }
-        };
+        let (taken, whole) = body.advance(self.input.rest()).map_err(|problem| (problem, without_body))?;
+        self.input.take(taken);
         if !whole {
             return Ok(false);
         }
@@ -337,7 +319,8 @@ impl Connection {
         let State::Body { head, body, .. } = std::mem::replace(&mut self.state, answering) else {
             unreachable!("matched above")
         };
-        self.events.push_back(Event::Request(Box::new(Request { head: *head, body })));
+        let (body, share) = body.into_parts();
+        self.events.push_back(Event::Request(Box::new(Request { head: *head, body, share })));
         Ok(true)
     }
 

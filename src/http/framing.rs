@@ -1,7 +1,7 @@
 //! Where a body ends: the judgement on `Content-Length` and `Transfer-Encoding` (RFC 9112 section 6), at its strictest.
 
 use super::head::single;
-use super::{BODY_BYTES_MAX, Problem};
+use super::{BodyMax, Problem};
 
 /// More digits than any length that fits 64 bits; longer ones are not a length but an attack on somebody's parser.
 const LENGTH_DIGITS_MAX: usize = 18;
@@ -13,6 +13,13 @@ pub(super) enum Framing {
     Length(usize),
     /// Until its last chunk.
     Chunked,
+}
+
+impl Framing {
+    /// The same, unless it says that the body is longer than that.
+    pub(super) fn within(self, max: BodyMax) -> Result<Self, Problem> {
+        if matches!(self, Self::Length(length) if length > max.bytes) { Err(max.problem()) } else { Ok(self) }
+    }
 }
 
 /// Judges the headers of a request. Names are in lower case, values trimmed.
@@ -36,10 +43,5 @@ fn content_length(value: &[u8]) -> Result<usize, Problem> {
         return Err(Problem::framing("Content-Length must be one number in decimal digits."));
     }
     let length = value.iter().fold(0_u64, |sum, digit| sum * 10 + u64::from(digit - b'0'));
-    usize::try_from(length).ok().filter(|length| *length <= BODY_BYTES_MAX).ok_or(too_large())
-}
-
-/// The body is longer than [`BODY_BYTES_MAX`].
-pub(super) const fn too_large() -> Problem {
-    Problem { status: 413, code: "body_too_large", text: "The body is longer than 128 KiB." }
+    Ok(usize::try_from(length).unwrap_or(usize::MAX))
 }

@@ -25,9 +25,14 @@ pub(super) struct Wire {
 
 impl Wire {
     pub(super) fn new() -> Self {
+        Self::taking(Bodies::default())
+    }
+
+    /// With other bodies than the usual ones.
+    pub(super) fn taking(bodies: Bodies) -> Self {
         let now = Instant::now();
         Self {
-            connection: Connection::new(now),
+            connection: Connection::with_bodies(now, bodies),
             now,
             out: String::new(),
             requests: Vec::new(),
@@ -47,13 +52,13 @@ impl Wire {
         self
     }
 
-    fn end(&mut self) -> &mut Self {
+    pub(super) fn end(&mut self) -> &mut Self {
         self.connection.ended(self.now);
         self.run();
         self
     }
 
-    fn wait(&mut self, time: Duration) -> &mut Self {
+    pub(super) fn wait(&mut self, time: Duration) -> &mut Self {
         self.now += time;
         self.connection.timed_out(self.now);
         self.run();
@@ -94,7 +99,7 @@ impl Wire {
         }
     }
 
-    fn answer(&mut self) {
+    pub(super) fn answer(&mut self) {
         let request = self.requests.last().unwrap();
         let text = format!(
             "{} {:?} {}",
@@ -114,7 +119,7 @@ impl Wire {
         self.run();
     }
 
-    fn statuses(&self) -> Vec<&str> {
+    pub(super) fn statuses(&self) -> Vec<&str> {
         self.out.match_indices("HTTP/1.1 ").map(|(at, _)| &self.out[at + 9..at + 12]).collect()
     }
 }

@@ -109,6 +109,11 @@ impl Signalling {
         todo!()
     }
 
+    /// Whether Meta could not be told of the end.
+    pub fn gave_up(&self) -> bool {
+        todo!()
+    }
+
     /// When what happened.
     pub fn timings(&self) -> Timings {
         todo!()

@@ -9,6 +9,8 @@ pub struct Delivery {
     pub events: Vec<CallEvent>,
     /// Whether it holds anything that is no call event of a user's call: messages, statuses, other fields.
     pub has_others: bool,
+    /// Call events that lack what they must have: skipped.
+    pub unusable: usize,
     /// Whom it is about, hashed, each once; bounded.
     pub senders: Vec<u64>,
 }

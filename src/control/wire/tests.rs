@@ -41,7 +41,7 @@ impl Rig {
     fn with(acceptor: &Acceptor, tls: &Tls) -> Self {
         let now = Instant::now();
         Self {
-            wire: Wire::new(now, Some(acceptor)),
+            wire: Wire::new(now, Some(acceptor), Bodies::default()),
             now,
             client: ClientSession::new(tls, "localhost").unwrap(),
             sealed: Vec::new(),
