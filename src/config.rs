@@ -588,8 +588,9 @@ impl fmt::Display for Config {
             line("WHATSAPP_APP_SECRET", &sources.whatsapp_app_secret)?;
             line("WHATSAPP_VERIFY_TOKEN", &sources.whatsapp_verify_token)?;
             line("WHATSAPP_ACCESS_TOKEN", &sources.whatsapp_access_token)?;
-            line("BRIDGE_GRAPH_URL", &whatsapp.graph_server)?;
-            line("BRIDGE_GRAPH_VERSION", &whatsapp.graph_version)?;
+            let (server, version) = whatsapp.graph();
+            line("BRIDGE_GRAPH_URL", &server)?;
+            line("BRIDGE_GRAPH_VERSION", &version)?;
             if let Some(url) = &whatsapp.forward_url {
                 line("BRIDGE_WEBHOOK_FORWARD_URL", url)?;
             }

@@ -416,6 +416,33 @@ mod tests {
     }
 
     #[test]
+    fn metas_secrets_come_from_files_and_credentials_like_the_others() {
+        let read = files(&[
+            ("/app", "app-secret\n"),
+            ("/run/c/credentials_whatsapp-verify-token", "verify\n"),
+            ("/run/c/whatsapp-access-token", "access"),
+            ("/run/c/whatsapp-app-secret", "of the credentials"),
+        ]);
+        let flags = SecretFlags {
+            whatsapp_app_secret_file: Some("/app".into()),
+            credentials_directory: Some("/run/c".into()),
+            ..SecretFlags::default()
+        };
+        let found = with(&flags, [None; 3], &read).unwrap();
+        let text = |secret: &Option<Secret>| secret.as_ref().unwrap().expose().to_owned();
+        assert_eq!(text(&found.whatsapp_app_secret), "app-secret");
+        assert_eq!(text(&found.whatsapp_verify_token), "verify");
+        assert_eq!(text(&found.whatsapp_access_token), "access");
+        assert_eq!(found.sources.whatsapp_app_secret, SecretSource::File("/app".into()));
+        assert_eq!(
+            found.sources.whatsapp_verify_token,
+            SecretSource::File("/run/c/credentials_whatsapp-verify-token".into())
+        );
+        let error = with(&SecretFlags { whatsapp_app_secret_file: None, ..flags }, [None; 3], &read).unwrap_err();
+        assert!(error.to_string().starts_with("whatsapp-app-secret in CREDENTIALS_DIRECTORY"), "{error}");
+    }
+
+    #[test]
     fn what_cannot_be_used_is_refused_by_name_and_never_shown() {
         let read = files(&[
             ("/short", "# ok\ncanary"),

@@ -123,10 +123,6 @@ pub struct WhatsApp {
     pub numbers_file: Option<PathBuf>,
     /// The Graph API, version included: `https://graph.facebook.com/v24.0`.
     pub graph_url: EventsUrl,
-    /// Its server, as it was given.
-    pub graph_server: String,
-    /// Its version.
-    pub graph_version: String,
     /// Where webhooks go that hold more than call events; `None`: nowhere.
     pub forward_url: Option<EventsUrl>,
 }
@@ -144,6 +140,13 @@ impl WhatsApp {
     pub const GRAPH_URL: &'static str = "BRIDGE_GRAPH_URL (--graph-url)";
     /// The variable and the flag of the receiver.
     pub const FORWARD_URL: &'static str = FORWARD_URL;
+
+    /// The Graph API's URL and version, as the settings have them.
+    pub(super) fn graph(&self) -> (String, String) {
+        let url = self.graph_url.expose();
+        let (server, version) = url.rsplit_once('/').expect("they were joined by it");
+        (server.to_owned(), version.to_owned())
+    }
 }
 
 impl WhatsAppFlags {
@@ -211,10 +214,8 @@ impl WhatsAppFlags {
                            app dashboard under WhatsApp, API Setup, ends after a day)";
             return fail(ACCESS_TOKEN, problem);
         }
-        let graph_server = self.graph_url.trim_end_matches('/').to_owned();
-        let graph_url = graph_url(&graph_server, &self.graph_version)?;
+        let graph_url = graph_url(self.graph_url.trim_end_matches('/'), &self.graph_version)?;
         let forward_url = forward_url.map(|url| receiver(&url, listen, allow_plaintext)).transpose()?;
-        let graph_version = self.graph_version;
         Ok(Some(WhatsApp {
             app_secret,
             verify_token,
@@ -222,8 +223,6 @@ impl WhatsAppFlags {
             phone_number_id,
             numbers_file,
             graph_url,
-            graph_server,
-            graph_version,
             forward_url,
         }))
     }
@@ -270,4 +269,134 @@ fn receiver(url: &str, listen: SocketAddr, allow_plaintext: bool) -> Result<Even
         return Err(fail("is this bridge's own webhook: what it passes on would come back for ever".into()));
     }
     Ok(url)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::super::{Config, Flags};
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        flags: Flags,
+    }
+
+    fn config(words: &[&str]) -> Result<Config, ConfigError> {
+        let line = Line::try_parse_from([&["bridge"], words].concat()).expect("words that clap takes");
+        Config::from_flags(line.flags, 2)
+    }
+
+    const NUMBER: &str = "--whatsapp-phone-number-id=106540352242922";
+    const SECRETS: [&str; 3] = [
+        "--whatsapp-app-secret=canary-app",
+        "--whatsapp-verify-token=canary-verify",
+        "--whatsapp-access-token=canary-access",
+    ];
+
+    /// One number with all that it needs, and this.
+    fn with(words: &[&str]) -> Result<WhatsApp, ConfigError> {
+        config(&[&[NUMBER], &SECRETS[..], words].concat()).map(|config| config.whatsapp.expect("a number turns it on"))
+    }
+
+    #[test]
+    fn a_number_with_its_secrets_is_all_it_takes() {
+        let config = config(&[&[NUMBER], &SECRETS[..], &["--state-dir=/var/lib/x"]].concat()).unwrap();
+        let whatsapp = config.whatsapp.clone().unwrap();
+        assert_eq!(whatsapp.graph_url.expose(), "https://graph.facebook.com/v24.0");
+        assert_eq!(whatsapp.phone_number_id.as_deref(), Some("106540352242922"));
+        assert_eq!((whatsapp.forward_url, config.state_dir.as_deref()), (None, Some("/var/lib/x".as_ref())));
+        let shown = format!("{config} {config:?}");
+        assert!(!shown.contains("canary"), "{shown}");
+        for line in [
+            "WHATSAPP_PHONE_NUMBER_ID   106540352242922",
+            "WHATSAPP_APP_SECRET        (hidden)",
+            "BRIDGE_GRAPH_URL           https://graph.facebook.com",
+            "BRIDGE_GRAPH_VERSION       v24.0",
+            "BRIDGE_STATE_DIR           /var/lib/x",
+        ] {
+            assert!(shown.contains(line), "{line} is not in:\n{shown}");
+        }
+    }
+
+    #[test]
+    fn a_file_of_numbers_may_name_its_secrets_itself() {
+        let config = config(&["--whatsapp-numbers=/etc/numbers.toml", SECRETS[1]]).unwrap();
+        let whatsapp = config.whatsapp.unwrap();
+        assert_eq!(whatsapp.numbers_file, Some("/etc/numbers.toml".into()));
+        assert_eq!((whatsapp.app_secret, whatsapp.access_token), (None, None));
+    }
+
+    #[test]
+    fn without_a_number_there_is_no_webhook() {
+        assert!(config(&[]).unwrap().whatsapp.is_none());
+        assert!(config(&["--whatsapp-phone-number-id=", "--whatsapp-app-secret="]).unwrap().whatsapp.is_none());
+        for word in [SECRETS[0], SECRETS[1], SECRETS[2], "--webhook-forward-url=https://hooks.example/"] {
+            let error = config(&[word]).unwrap_err().to_string();
+            assert!(
+                error.starts_with("WHATSAPP_PHONE_NUMBER_ID") && error.contains("BRIDGE_WHATSAPP_NUMBERS"),
+                "{error}"
+            );
+            assert!(!error.contains("canary"), "{error}");
+        }
+    }
+
+    #[test]
+    fn each_secret_that_is_missing_is_named_with_the_place_where_meta_has_it() {
+        for (missing, setting, place) in [
+            (0, "WHATSAPP_APP_SECRET", "App settings, Basic"),
+            (1, "WHATSAPP_VERIFY_TOKEN", "WhatsApp, Configuration"),
+            (2, "WHATSAPP_ACCESS_TOKEN", "System users"),
+        ] {
+            let mut words = vec![NUMBER];
+            words.extend(SECRETS.iter().enumerate().filter(|(index, _)| *index != missing).map(|(_, word)| word));
+            let error = config(&words).unwrap_err().to_string();
+            assert!(error.starts_with(setting) && error.contains(place), "{error}");
+        }
+        let error = config(&["--whatsapp-numbers=/etc/numbers.toml"]).unwrap_err();
+        assert!(error.setting.starts_with("WHATSAPP_VERIFY_TOKEN"), "{error}");
+    }
+
+    #[test]
+    fn every_nonsense_is_refused_by_the_name_of_its_setting() {
+        for (word, setting, said) in [
+            ("--whatsapp-numbers=/etc/numbers.toml", "BRIDGE_WHATSAPP_NUMBERS", "keep the one"),
+            ("--graph-version=24", "BRIDGE_GRAPH_VERSION", "v24.0"),
+            ("--graph-version=v24", "BRIDGE_GRAPH_VERSION", "v24.0"),
+            ("--graph-version=v24.0/x", "BRIDGE_GRAPH_VERSION", "v24.0"),
+            ("--graph-url=graph.facebook.com", "BRIDGE_GRAPH_URL", "https://"),
+            ("--graph-url=http://graph.example", "BRIDGE_GRAPH_URL", "in clear"),
+            ("--graph-url=https://graph.example?x=y", "BRIDGE_GRAPH_URL", "no query"),
+            (
+                "--webhook-forward-url=http://hooks.example/",
+                "BRIDGE_WEBHOOK_FORWARD_URL",
+                "BRIDGE_ALLOW_PLAINTEXT_EVENTS=1",
+            ),
+            ("--webhook-forward-url=ftp://hooks.example/", "BRIDGE_WEBHOOK_FORWARD_URL", "https://"),
+            ("--webhook-forward-url=http://localhost:8080/webhooks/whatsapp", "BRIDGE_WEBHOOK_FORWARD_URL", "for ever"),
+            ("--state-dir=here", "BRIDGE_STATE_DIR", "absolute"),
+        ] {
+            let error = with(&[word]).expect_err(&format!("{word} was taken")).to_string();
+            assert!(error.starts_with(setting) && error.contains(said), "{word}: {error}");
+        }
+        for id in ["+491701234567", "49170 1234567", "123456789012345678901234567890123"] {
+            let error = config(&[&[&*format!("--whatsapp-phone-number-id={id}")], &SECRETS[..]].concat()).unwrap_err();
+            assert!(error.setting.starts_with("WHATSAPP_PHONE_NUMBER_ID"), "{error}");
+            assert!(!error.to_string().contains("1234567"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_graph_api_and_a_receiver_on_loopback_may_be_plain() {
+        let whatsapp =
+            with(&["--graph-url=http://127.0.0.1:9/", "--webhook-forward-url=http://[::1]:9/hook?a=b"]).unwrap();
+        assert_eq!(whatsapp.graph_url.expose(), "http://127.0.0.1:9/v24.0");
+        assert_eq!(whatsapp.graph(), ("http://127.0.0.1:9".to_owned(), "v24.0".to_owned()));
+        assert_eq!(whatsapp.forward_url.unwrap().expose(), "http://[::1]:9/hook?a=b");
+        let forward = "--webhook-forward-url=http://hooks.example/";
+        assert!(with(&[forward, "--allow-plaintext-events"]).is_ok());
+        assert!(with(&["--webhook-forward-url=http://localhost:8080/other"]).is_ok());
+    }
 }
