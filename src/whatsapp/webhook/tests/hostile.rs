@@ -25,10 +25,11 @@ fn survives(bytes: &[u8]) -> Option<Delivery> {
     }
 }
 
-/// A body with something of everything.
+/// A body with something of everything, its offer cut short: that is only one more text.
 fn rich() -> String {
+    let session = json!({"sdp_type": "offer", "sdp": "v=0\r\n"});
     body(&[
-        change("calls", &calls(&[connect(CALL)])),
+        change("calls", &calls(&[with(connect(CALL), json!({ "session": session }))])),
         change("calls", &failed(OTHER_CALL)),
         change("messages", &messages()),
         change("messages", &statuses()),
