@@ -38,7 +38,7 @@ pub const REPLY_LATE_MAX: Duration = Duration::from_secs(10);
 const RETRY_WAIT: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(4));
 
 /// One call.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Signalling {
     begun: Instant,
     phase: Phase,
@@ -65,7 +65,7 @@ pub struct Signalling {
 }
 
 /// Where a call is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Phase {
     /// Our answer is not there yet.
     Answering,
@@ -90,7 +90,7 @@ enum Phase {
 }
 
 /// What is known of something that was asked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Outcome {
     /// It is not done.
     No,
@@ -100,7 +100,7 @@ enum Outcome {
     Yes,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Question {
     action: Action,
     at: Instant,
@@ -126,7 +126,7 @@ pub enum Step {
 }
 
 /// When what happened, from the webhook's arrival on.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Timings {
     /// `pre_accept` was handed to the client, for the first time.
     pub pre_accept_sent: Option<Duration>,
@@ -365,6 +365,7 @@ impl Signalling {
                 self.due = Some((now + ACCEPT_WAIT_MAX).min(latest).max(now));
             }
             _ if self.pre_accept == Outcome::Yes => self.enter_accepting(now),
+            Reply::Refused(refused) if refused.call_is_gone() => self.refused(now, refused),
             // Media is up, so Meta has our answer: an earlier reply was lost.
             _ if is_connected && self.pre_accept == Outcome::Maybe => self.enter_accepting(now),
             Reply::Refused(refused) if refused.meaning.retry == Retry::No => self.refused(now, refused),

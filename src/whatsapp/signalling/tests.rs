@@ -1,6 +1,7 @@
 //! A call's life at Meta, told as it goes: at which millisecond what happens, and what is done then.
 
 mod ends;
+mod model;
 mod retries;
 
 use super::*;
