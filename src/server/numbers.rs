@@ -2,7 +2,7 @@
 //!
 //! It only reads and checks; what becomes of it is control's business.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::config::{Config, SECRET_FILE_BYTES_MAX, Secret, SecretSource, WhatsApp, secret_of_file};
 use crate::control;
@@ -42,6 +42,16 @@ pub(super) fn load(config: &Config) -> Result<Option<Settings>, String> {
     Ok(Some(settings))
 }
 
+/// The files that single numbers name for their secrets; none where the file of numbers cannot be read.
+pub(super) fn secret_files(whatsapp: &WhatsApp) -> Vec<PathBuf> {
+    let Some(path) = &whatsapp.numbers_file else { return Vec::new() };
+    let files = entries(path)
+        .unwrap_or_default()
+        .into_iter()
+        .flat_map(|entry| [entry.access_token_file, entry.app_secret_file]);
+    files.flatten().map(|file| beside(path, &file)).collect()
+}
+
 /// Whether any of it is in files, which can be read again.
 pub(super) fn is_in_files(config: &Config) -> bool {
     let sources = &config.secret_sources;
@@ -61,6 +71,17 @@ fn again(setting: &str, source: &SecretSource, known: Option<&Secret>, what: &st
 fn secret(path: &Path, what: &str) -> Result<Secret, String> {
     let bytes = files::read(path, SECRET_FILE_BYTES_MAX)?.ok_or_else(|| "does not exist".to_owned())?;
     secret_of_file(&bytes, what)
+}
+
+/// The numbers of a file. The error is a phrase that goes behind the file's name.
+fn entries(path: &Path) -> Result<Vec<Entry>, String> {
+    let bytes = files::read(path, numbers::FILE_BYTES_MAX)?.ok_or("does not exist")?;
+    numbers::parse(std::str::from_utf8(&bytes).map_err(|_| "is not text")?)
+}
+
+/// A file that another one names: beside it, unless the path says where.
+fn beside(file: &Path, path: &Path) -> PathBuf {
+    file.parent().unwrap_or(Path::new(".")).join(path)
 }
 
 /// Secrets of numbers that name none.
@@ -85,30 +106,26 @@ impl Own {
 
     /// The numbers of a file. The error is a phrase that goes behind the file's name.
     fn several(&self, path: &Path, verify_token: Secret) -> Result<Settings, String> {
-        let bytes = files::read(path, numbers::FILE_BYTES_MAX).map_err(|problem| format!("which {problem}"))?;
-        let bytes = bytes.ok_or("which does not exist")?;
-        let text = std::str::from_utf8(&bytes).map_err(|_| "which is not text")?;
-        let entries = numbers::parse(text).map_err(|problem| format!("which {problem}"))?;
-        let folder = path.parent().unwrap_or(Path::new("."));
+        let entries = entries(path).map_err(|problem| format!("which {problem}"))?;
         let mut settings = Settings { numbers: Vec::new(), app_secrets: Vec::new(), verify_token };
         for entry in entries {
-            let app_secret = self.secret_of(&entry, folder, &APP_SECRET)?;
+            let app_secret = self.secret_of(&entry, path, &APP_SECRET)?;
             if !settings.app_secrets.contains(&app_secret) {
                 settings.app_secrets.push(app_secret);
             }
-            let access_token = self.secret_of(&entry, folder, &ACCESS_TOKEN)?;
+            let access_token = self.secret_of(&entry, path, &ACCESS_TOKEN)?;
             let Entry { phone_number_id, name, calls, config, access_token_file: _, app_secret_file: _ } = entry;
             settings.numbers.push(Number { phone_number_id, name, access_token, calls, config });
         }
         Ok(settings)
     }
 
-    /// A secret of a number: in the file that it names, seen from the folder of the numbers' file, or that of the process.
-    fn secret_of(&self, entry: &Entry, folder: &Path, kind: &Kind) -> Result<Secret, String> {
+    /// A secret of a number of this file: in the file that it names, or that of the process.
+    fn secret_of(&self, entry: &Entry, numbers: &Path, kind: &Kind) -> Result<Secret, String> {
         let name = &entry.name;
         match ((kind.file)(entry), (kind.own)(self)) {
             (Some(path), _) => {
-                let path = folder.join(path);
+                let path = beside(numbers, path);
                 let named = format!("where the number {name} has {} {}", kind.key, path.display());
                 secret(&path, kind.what).map_err(|problem| format!("{named}, which {problem}"))
             }
@@ -149,7 +166,6 @@ const ACCESS_TOKEN: Kind = Kind {
 #[cfg(test)]
 mod tests {
     use std::fs;
-    use std::path::PathBuf;
     use std::sync::Arc;
     use std::sync::atomic::{AtomicU32, Ordering};
 
