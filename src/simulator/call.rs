@@ -131,7 +131,7 @@ pub(super) struct Call {
     pub(super) ear: Ear,
     /// What the relay saw of it, once it is over.
     pub(super) record: Option<Record>,
-    /// The longest time without a packet, until it was over.
+    /// The longest time without an RTP packet between the first and the end.
     pub(super) gap: Duration,
     /// The SDP that was granted.
     answer: Option<String>,
@@ -168,6 +168,13 @@ impl Call {
         let text = text.into();
         if self.notes.len() < NOTES_MAX && !self.notes.contains(&text) {
             self.notes.push(text);
+        }
+    }
+
+    /// Counts the time since the last RTP packet.
+    pub(super) fn widen_gap(&mut self, now: Instant) {
+        if let Some(last) = self.times.last_media {
+            self.gap = self.gap.max(now.saturating_duration_since(last));
         }
     }
 

@@ -6,8 +6,9 @@ use crate::relay::record::{self, Event};
 use crate::relay::script::Script;
 
 use super::call::{Call, Ender, Granted, Phase};
+use super::expect::shown;
 use super::graph::{self, Action, Ask, Asked, Refusal};
-use super::scenario::{Accepting, Act, After, Cue, Fault};
+use super::scenario::{Accepting, Act, After, Applies, Cue, Fault};
 use super::served::Ticket;
 use super::{Due, Place, STRAYS_MAX, Simulator};
 
@@ -33,14 +34,22 @@ impl Simulator {
 
     /// A request about a call came; nothing is made of it yet.
     pub(super) fn note_request(&mut self, now: Instant, place: Place, asked: &Result<Asked, Refusal>) {
-        let text = match asked {
-            Ok(Asked::Call(ask)) => ask.action.label().to_owned(),
-            _ => "a request that cannot be read".to_owned(),
+        let Ok(Asked::Call(ask)) = asked else {
+            return self.tell(now, place, "bridge > Meta", "a request that cannot be taken");
+        };
+        let Some(call) = self.call(place) else { return };
+        call.asked(now, ask.action);
+        let (times, label) = (call.times, ask.action.label());
+        let (since, what) = match ask.action {
+            Action::PreAccept => (times.told, "the webhook"),
+            Action::Accept => (times.connected, "media was connected"),
+            Action::Reject | Action::Terminate => (None, ""),
+        };
+        let text = match since.map(|at| shown(now.saturating_duration_since(at))) {
+            Some(after) => format!("{label}, {after} after {what}"),
+            None => label.to_owned(),
         };
         self.tell(now, place, "bridge > Meta", text);
-        if let (Some(call), Ok(Asked::Call(ask))) = (self.call(place), asked) {
-            call.asked(now, ask.action);
-        }
     }
 
     /// Decides on a request, and answers it.
@@ -123,26 +132,19 @@ impl Simulator {
     }
 
     fn granted(&mut self, now: Instant, place: Place, granted: Granted) {
-        let is_unanswered = self.call(place).is_some_and(|call| call.times.pre_accepted.is_none());
+        let is_first =
+            granted == Granted::Rings || self.call(place).is_some_and(|call| call.times.pre_accepted.is_none());
         match granted {
-            Granted::Rings => {
-                self.apply_later(now, place);
-                self.cue(now, place, Cue::Rings);
-            }
-            Granted::Up => {
-                if is_unanswered {
-                    self.apply_later(now, place);
+            Granted::Rings | Granted::Up => {
+                match self.runs[&place.0].scenario.relay.applies {
+                    Applies::After(ms) if is_first => self.at(now + Duration::from_millis(ms), Due::Apply(place)),
+                    Applies::WithAccept if granted == Granted::Up => self.apply(now, place),
+                    Applies::After(_) | Applies::WithAccept | Applies::Never => {}
                 }
-                self.cue(now, place, Cue::Up);
+                self.cue(now, place, if granted == Granted::Up { Cue::Up } else { Cue::Rings });
             }
             Granted::Over => self.end_call(now, place, Ender::Bridge, None),
             Granted::Again => {}
-        }
-    }
-
-    fn apply_later(&mut self, now: Instant, place: Place) {
-        if let Some(ms) = self.runs[&place.0].scenario.relay.apply_ms {
-            self.at(now + Duration::from_millis(ms), Due::Apply(place));
         }
     }
 
@@ -222,19 +224,21 @@ impl Simulator {
     /// A call is over: the relay stops, and the bridge is told.
     pub(super) fn end_call(&mut self, now: Instant, place: Place, ender: Ender, failure: Option<u32>) {
         let Some(call) = self.call(place).filter(|call| call.phase != Phase::Over) else { return };
+        if call.phase == Phase::Up {
+            call.widen_gap(now);
+        }
         (call.phase, call.ender, call.failure) = (Phase::Over, Some(ender), failure);
         call.times.ended = Some(now);
-        let key = call.key;
-        let gap = self.relay().record(key).map_or(Duration::ZERO, |record| record.longest_gap(now));
-        if let Some(call) = self.call(place) {
-            call.gap = gap;
-        }
+        let (key, is_known) = (call.key, call.times.acknowledged.is_some() || call.counts.asked > 0);
         if self.runs[&place.0].scenario.relay.bye {
             self.relay().hang_up(now, key);
         } else {
             self.relay().play(now, key, Script::silent());
         }
-        self.announce_end(now, place);
+        // A bridge that never heard of the call is told no more of it.
+        if is_known {
+            self.announce_end(now, place);
+        }
     }
 
     /// Something happened at the relay.
@@ -247,13 +251,16 @@ impl Simulator {
             }
             Event::Closed => self.tell(now, place, "bridge > relay", "the media connection is closed"),
             Event::Received(packet) => {
+                if call.phase == Phase::Up {
+                    call.widen_gap(packet.at);
+                }
                 call.times.last_media = Some(packet.at);
                 call.times.media.get_or_insert(packet.at);
                 if !matches!(call.phase, Phase::Up) {
                     call.counts.early_packets += u64::from(call.times.accepted.is_none());
                     return;
                 }
-                let is_first = call.times.audio.is_none();
+                let since = call.times.accepted.filter(|_| call.times.audio.is_none());
                 call.times.audio.get_or_insert(packet.at);
                 let begins = call.ear.hear(&packet);
                 let number = call.ear.voices;
@@ -263,8 +270,9 @@ impl Simulator {
                         call.times.heard_back.get_or_insert(packet.at);
                     }
                 }
-                if is_first {
-                    self.tell(now, place, "bridge > caller", "the first audio");
+                if let Some(accepted) = since {
+                    let after = shown(packet.at.saturating_duration_since(accepted));
+                    self.tell(now, place, "bridge > caller", format!("the first audio, {after} after accept's 200"));
                 }
                 if begins {
                     self.tell(now, place, "bridge > caller", "a voice is heard");

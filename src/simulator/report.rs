@@ -88,7 +88,7 @@ pub struct CallReport {
     pub sent: u64,
     /// SSRCs of its packets.
     pub ssrcs: usize,
-    /// The longest time without a packet of it.
+    /// The longest time without an RTP packet of it, from the first to the end.
     pub longest_gap_ms: f64,
 }
 

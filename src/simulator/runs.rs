@@ -89,7 +89,13 @@ impl Simulator {
             let run = self.runs.get_mut(&number).expect("it was there a moment ago");
             let over = run.calls.len() == run.size && run.calls.iter().all(|call| call.phase == Phase::Over);
             if !over && now >= run.begun + PATIENCE {
-                let open: Vec<usize> = run.calls.iter().filter(|c| c.phase != Phase::Over).map(|c| c.number).collect();
+                let is_open = |call: &&mut Call| call.phase != Phase::Over;
+                let text = format!("a call was still there after {} s, and was given up", PATIENCE.as_secs());
+                let note = |call: &mut Call| {
+                    call.note(text.clone());
+                    call.number
+                };
+                let open: Vec<usize> = run.calls.iter_mut().filter(is_open).map(note).collect();
                 open.into_iter().for_each(|call| self.end_call(now, (number, call), Ender::Simulator, None));
                 continue;
             }
@@ -353,8 +359,20 @@ impl Simulator {
         let again = outcome != Ok(200) && is_signed && what == expect::Delivery::Event;
         run.delivered.push(Delivered { what, outcome, took: done.took });
         self.tell(now, place, "bridge > Meta", text);
-        if again && delivery.sendings < SENDINGS_MAX {
-            self.send_after(now + SEND_AGAIN * 2u32.pow(delivery.sendings - 1), delivery);
+        if !again {
+            return;
+        }
+        if delivery.sendings < SENDINGS_MAX {
+            return self.send_after(now + SEND_AGAIN * 2u32.pow(delivery.sendings - 1), delivery);
+        }
+        // Nobody will take a call that nobody has heard of.
+        for number in delivery.calls {
+            let run = self.runs.get_mut(&delivery.run).expect("it waits for its calls");
+            let call = &mut run.calls[number];
+            if call.times.acknowledged.is_none() && call.counts.asked == 0 {
+                call.note(format!("its webhook was not answered 200, {SENDINGS_MAX} times: the call was given up"));
+                self.end_call(now, (delivery.run, number), Ender::Simulator, None);
+            }
         }
     }
 
@@ -398,9 +416,6 @@ impl Run {
             }
             if times.accept < times.connected && times.accept.is_some() {
                 note("accept was asked before media was connected".to_owned());
-            }
-            if call.ender == Some(Ender::Simulator) {
-                note(format!("a call was still there after {} s, and was ended", PATIENCE.as_secs()));
             }
             if call.ender == Some(Ender::Bridge) && call.counts.endings > call.counts.endings_late + 1 {
                 note("the bridge asked more than once to end a call".to_owned());

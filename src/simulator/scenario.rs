@@ -111,12 +111,23 @@ pub enum Accepting {
 /// How the relay behaves.
 #[derive(Clone, Copy, Debug)]
 pub struct RelayManners {
-    /// How long after it is processed an answer is applied, in milliseconds; `None`: never.
-    pub apply_ms: Option<u64>,
+    /// When an answer is applied.
+    pub applies: Applies,
     /// Whether it says goodbye (RTCP BYE, DTLS close_notify) when the user hangs up.
     pub bye: bool,
     /// Whether the caller's phone sends anything from the start.
     pub phone_sends: bool,
+}
+
+/// When an answer is applied: checks are answered from then on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Applies {
+    /// So many milliseconds after it first came, in `pre_accept` as a rule.
+    After(u64),
+    /// Only with `accept`.
+    WithAccept,
+    /// Never.
+    Never,
 }
 
 /// Something a caller does.
@@ -234,4 +245,4 @@ pub(super) const WEBHOOKS: Webhooks = Webhooks {
 
 pub(super) const GRAPH: Graph = Graph { delay_ms: 0, first: &[], refuses_answers: false, accept: Accepting::Normally };
 
-pub(super) const RELAY: RelayManners = RelayManners { apply_ms: Some(0), bye: true, phone_sends: true };
+pub(super) const RELAY: RelayManners = RelayManners { applies: Applies::After(0), bye: true, phone_sends: true };

@@ -2,8 +2,8 @@
 
 use super::Certainty::{Inferred, Seen};
 use super::scenario::{
-    Accepting, Act, After, Calls, Cue, Expect, Fault, GRAPH, Graph, PLAIN, RELAY, RelayManners, Scenario, Signature,
-    Step, WEBHOOKS, Webhooks,
+    Accepting, Act, After, Applies, Calls, Cue, Expect, Fault, GRAPH, Graph, PLAIN, RELAY, RelayManners, Scenario,
+    Signature, Step, WEBHOOKS, Webhooks,
 };
 
 const fn step(cue: Cue, after_ms: u64, act: Act) -> Step {
@@ -76,7 +76,16 @@ pub static SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "late-accept",
         about: "the relay applies the answer 5 s late: ICE and DTLS wait so long",
-        relay: RelayManners { apply_ms: Some(5_000), ..RELAY },
+        relay: RelayManners { applies: Applies::After(5_000), ..RELAY },
+        steps: LISTEN,
+        expect: LIVE,
+        ..PLAIN
+    },
+    Scenario {
+        name: "applied-with-accept",
+        about: "the relay applies the answer only with accept: a bridge that waits for media first waits in vain",
+        certainty: Inferred,
+        relay: RelayManners { applies: Applies::WithAccept, ..RELAY },
         steps: LISTEN,
         expect: LIVE,
         ..PLAIN
@@ -116,7 +125,7 @@ pub static SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "gives-up",
         about: "the user hangs up a second after it rings",
-        relay: RelayManners { apply_ms: Some(5_000), ..RELAY },
+        relay: RelayManners { applies: Applies::After(5_000), ..RELAY },
         steps: &[step(Cue::Rings, 1_000, Act::HangUp)],
         expect: &[Expect::WebhookAnswered, Expect::PreAccepted, Expect::OneCall, Expect::NotTerminated],
         ..PLAIN
@@ -124,7 +133,7 @@ pub static SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "no-udp",
         about: "the relay never answers a check: the bridge must end the call, and not let it ring or be silent",
-        relay: RelayManners { apply_ms: None, ..RELAY },
+        relay: RelayManners { applies: Applies::Never, ..RELAY },
         expect: &[Expect::WebhookAnswered, Expect::PreAccepted, Expect::OneCall, Expect::EndedByBridge(40)],
         ..PLAIN
     },
