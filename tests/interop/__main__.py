@@ -21,6 +21,8 @@ SCENARIOS = [
     "http_clients",
     "tls_clients",
     "whatsapp_call",
+    "whatsapp_webhook",
+    "whatsapp_forwarding",
     "latency",
     "intelligibility",
     "model_events",
