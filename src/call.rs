@@ -488,7 +488,9 @@ impl Call {
         self.media_at = None;
         self.state = CallState::Active;
         self.downlink.start(now);
-        self.greeting_at = Some(if self.heard { now } else { now + GREETING_WAIT });
+        // Whoever activates a call has been told that its caller hears us.
+        let hears = self.heard || self.activated;
+        self.greeting_at = Some(if hears { now } else { now + GREETING_WAIT });
     }
 
     fn greet(&mut self, now: Instant) {

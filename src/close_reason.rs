@@ -58,10 +58,10 @@ impl Blame {
 close_reasons! {
     /// `DELETE`, or `/bridge/stop`.
     Hangup = "hangup", Nobody;
-    /// Meta says that the call is over: the user hung up.
-    Terminated = "terminated", Nobody;
     /// The peer closed the DTLS connection.
     PeerClosed = "peer_closed", Nobody;
+    /// WhatsApp says that the call is over: the user hung up.
+    Terminated = "terminated", Nobody;
     /// SIGTERM, or a drain whose time ran out.
     ServerStopping = "server_stopping", Nobody;
     /// No ICE pair within the limit after the answer: no UDP path, or the answer was never applied.
@@ -74,9 +74,9 @@ close_reasons! {
     IceLost = "ice_lost", Peer;
     /// No packet of any kind for the limit. Where the peer's host is gone, consent runs out a moment before: `ice_lost`.
     PeerSilent = "peer_silent", Peer;
-    /// Meta says that the call failed.
+    /// WhatsApp says that the call failed.
     MetaFailed = "meta_failed", Peer;
-    /// Meta did not take our answer, or could not be reached in time.
+    /// WhatsApp did not take our answer, or could not be reached in time.
     AcceptFailed = "accept_failed", Peer;
     /// The model closed the session.
     AgentClosed = "agent_closed", Upstream;

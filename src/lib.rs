@@ -15,7 +15,9 @@
 //!         +--------------------+ mail +------------------------------------------------------+
 //!                    |          boxes | worker 1 (pinned) ...                                |
 //!         +----------v---------+      +------------------------------------------------------+
-//!         | resolver, events,  |
+//!         | resolver, events,  |         Meta: webhooks come to the API,
+//!         | Graph API, webhook |         the Graph API is asked by its threads
+//!         | forwarder, journal,|
 //!         | supervisor         |
 //!         +--------------------+
 //! ```
@@ -51,6 +53,12 @@
 //!   memory for as long as calls last.
 //! * **Nothing ends that can be waited for.** A signal is a drain: calls end by themselves, up to a bound, and those that are cut
 //!   then hear it. The service manager's watchdog is fed only when control and every worker have turned.
+//! * **A call at Meta is a machine of its own** ([`whatsapp::signalling`]): control opens and ends calls for it, helper threads
+//!   carry its questions. Media connects while the phone rings, `accept` follows once it is up, and audio starts with its 200.
+//!   Whatever fails, Meta is told: no phone rings on because of us. A journal on disk says what is alive there; it costs one write
+//!   a call, which nobody waits for.
+//! * **A webhook is answered before it is acted on**, and acted on once, in whichever order events come. What is no call event goes on
+//!   to its receiver as it came. What cannot be taken now is refused, so that Meta keeps it: nothing is lost that was taken.
 //! * **io_uring** saves system calls (a fraction of one per packet, against four), not CPU: at equal batching epoll costs
 //!   the same. The codec is 80 to 92 % of a call.
 //!

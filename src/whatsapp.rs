@@ -6,13 +6,16 @@
 //!
 //! Phone numbers and call ids (which decode to two of them) are personal data: no `Debug` or `Display` here shows one.
 
+mod errors;
 pub mod graph;
 pub mod journal;
+mod json;
 pub mod numbers;
 pub mod seen;
 pub mod signalling;
 pub mod signature;
 pub mod webhook;
+mod words;
 
 use crate::config::Secret;
 

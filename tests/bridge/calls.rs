@@ -196,6 +196,19 @@ fn a_manual_start_keeps_silent_until_activate() {
 }
 
 #[test]
+fn a_caller_who_was_let_in_by_activate_is_greeted_at_once_though_they_have_sent_nothing() {
+    let mut world = World::new(&[]);
+    let config = json!({"startMedia": "manual"});
+    let (key, answer) = post(&mut world, "wacid.quiet", Script::silent(), &config);
+    world.relay.apply_answer(world.now, key, &answer).unwrap();
+    world.run(3 * SECOND);
+    assert_eq!(world.http("POST", "/api/sessions/wacid.quiet/activate", Some(&json!({}))).0, 200);
+    world.run(SECOND);
+    let session = session(&mut world, "wacid.quiet");
+    assert!(session["downlink"]["playedMs"].as_u64().unwrap() > 500, "{session}");
+}
+
+#[test]
 fn every_way_a_call_ends_has_its_reason_and_leaves_nothing_behind() {
     type Act = fn(&mut World, CallKey);
     let cases: [(&str, &[&str], Act, &str); 5] = [
