@@ -23,6 +23,7 @@ SCENARIOS = [
     "whatsapp_call",
     "whatsapp_webhook",
     "whatsapp_forwarding",
+    "whatsapp_simulator",
     "latency",
     "intelligibility",
     "model_events",
