@@ -20,14 +20,17 @@ mod secrets;
 mod tls;
 mod whatsapp;
 
+use secrets::Plain;
+
 pub use drain::{Drain, DrainFlags};
 pub use events::{Events, EventsUrl};
 pub use instance::{Instance, InstanceFlags, Pair};
 pub use secrets::{
-    ReadFile, SECRET_FILE_BYTES_MAX, SecretFlags, SecretSource, SecretSources, TOKENS_MAX, first_token, tokens_of_file,
+    ReadFile, SECRET_FILE_BYTES_MAX, SecretFlags, SecretSource, SecretSources, TOKENS_MAX, first_token, secret_of_file,
+    tokens_of_file,
 };
 pub use tls::{TlsFiles, TlsFlags};
-pub use whatsapp::WhatsApp;
+pub use whatsapp::{WEBHOOK_PATH, WhatsApp, WhatsAppFlags};
 
 /// A secret: never printed.
 #[derive(Clone, PartialEq, Eq)]
@@ -178,9 +181,14 @@ pub struct Flags {
     /// Token that events carry: `Authorization: Bearer TOKEN`
     #[arg(long, env = "BRIDGE_EVENTS_TOKEN", value_name = "TOKEN", hide_env_values = true, help_heading = "Events")]
     pub events_token: Option<Secret>,
-    /// Allow `http://` to a receiver beyond loopback: call ids and the token then travel in clear
+    /// Allow `http://` to a receiver of events or webhooks beyond loopback: call ids, the token and what people write then
+    /// travel in clear
     #[arg(long, env = "BRIDGE_ALLOW_PLAINTEXT_EVENTS", value_parser = BoolishValueParser::new(), help_heading = "Events")]
     pub allow_plaintext_events: bool,
+
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "a doc comment would become the help's text")]
+    pub whatsapp: WhatsAppFlags,
 
     /// Worker threads, one per core. Default: number of cores
     #[arg(long, env = "BRIDGE_WORKERS", value_name = "N", help_heading = "Capacity")]
@@ -379,6 +387,16 @@ impl RealtimeUrl {
         format!("{open}{}{close}:{}", self.host, self.port)
     }
 
+    /// The same, without the port where it is the scheme's own.
+    fn short_authority(&self) -> String {
+        let own = if self.tls { 443 } else { 80 };
+        let authority = self.authority();
+        match authority.rsplit_once(':') {
+            Some((host, _)) if self.port == own => host.to_owned(),
+            _ => authority,
+        }
+    }
+
     /// Whether the host is this machine's loopback.
     pub fn is_loopback(&self) -> bool {
         self.host == "localhost" || self.host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
@@ -416,13 +434,21 @@ impl Config {
     }
 
     /// Checks what the user said and the files that hold secrets of theirs.
-    pub fn from_flags_and_files(flags: Flags, cores: u16, read: ReadFile<'_>) -> Result<Self, ConfigError> {
+    pub fn from_flags_and_files(mut flags: Flags, cores: u16, read: ReadFile<'_>) -> Result<Self, ConfigError> {
         let fail = |setting, problem: String| Err(ConfigError { setting, problem });
         let mut listen = flags.listen;
         if let Some(port) = flags.port {
             listen.set_port(port);
         }
-        let secrets = secrets::secrets(&flags.secrets, [flags.api_token, flags.api_key, flags.events_token], read)?;
+        let plain = Plain {
+            api_token: flags.api_token,
+            api_key: flags.api_key,
+            events_token: flags.events_token,
+            whatsapp_app_secret: flags.whatsapp.app_secret.take(),
+            whatsapp_verify_token: flags.whatsapp.verify_token.take(),
+            whatsapp_access_token: flags.whatsapp.access_token.take(),
+        };
+        let mut secrets = secrets::secrets(&flags.secrets, plain, read)?;
         if secrets.api_tokens.is_empty() && !listen.ip().is_loopback() {
             let problem =
                 format!("is needed to listen on {listen}, beyond loopback; make one with: openssl rand -hex 32");
@@ -457,13 +483,16 @@ impl Config {
         let upstream = upstream(
             flags.agent,
             flags.realtime_url.as_deref(),
-            secrets.api_key,
+            secrets.api_key.take(),
             flags.org_id.filter(|id| !id.is_empty()),
             flags.project_id.filter(|id| !id.is_empty()),
             flags.allow_plaintext_model,
         )?;
         let (model, model_was_retired) = current_model(&flags.realtime_model);
-        let events = events::events(flags.events_url.as_deref(), secrets.events_token, flags.allow_plaintext_events)?;
+        let plaintext = flags.allow_plaintext_events;
+        let events = events::events(flags.events_url.as_deref(), secrets.events_token.take(), plaintext)?;
+        let state_dir = flags.whatsapp.state_dir()?;
+        let whatsapp = flags.whatsapp.checked(&mut secrets, listen, plaintext)?;
 
         let ports = u32::from(*media_ports.end()) - u32::from(*media_ports.start()) + 1;
         let workers = flags.workers.unwrap_or(cores).max(1);
@@ -497,8 +526,8 @@ impl Config {
             model,
             model_was_retired,
             events,
-            whatsapp: None,
-            state_dir: None,
+            whatsapp,
+            state_dir,
             workers,
             io: flags.io,
             calls_max,
@@ -547,6 +576,28 @@ impl fmt::Display for Config {
         if let Some(Events { url, token: _ }) = &self.events {
             line("BRIDGE_EVENTS_URL", &url)?;
             line("BRIDGE_EVENTS_TOKEN", &self.secret_sources.events_token)?;
+        }
+        if let Some(whatsapp) = &self.whatsapp {
+            let sources = &self.secret_sources;
+            if let Some(id) = &whatsapp.phone_number_id {
+                line("WHATSAPP_PHONE_NUMBER_ID", id)?;
+            }
+            if let Some(file) = &whatsapp.numbers_file {
+                line("BRIDGE_WHATSAPP_NUMBERS", &file.display())?;
+            }
+            line("WHATSAPP_APP_SECRET", &sources.whatsapp_app_secret)?;
+            line("WHATSAPP_VERIFY_TOKEN", &sources.whatsapp_verify_token)?;
+            line("WHATSAPP_ACCESS_TOKEN", &sources.whatsapp_access_token)?;
+            let (server, version) = whatsapp.graph();
+            line("BRIDGE_GRAPH_URL", &server)?;
+            line("BRIDGE_GRAPH_VERSION", &version)?;
+            if let Some(url) = &whatsapp.forward_url {
+                line("BRIDGE_WEBHOOK_FORWARD_URL", url)?;
+            }
+            match &self.state_dir {
+                Some(folder) => line("BRIDGE_STATE_DIR", &folder.display())?,
+                None => line("BRIDGE_STATE_DIR", &"(none)")?,
+            }
         }
         line("BRIDGE_WORKERS", &self.workers)?;
         line("BRIDGE_IO", &format!("{:?}", self.io).to_lowercase())?;

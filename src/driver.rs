@@ -3,14 +3,19 @@
 //!
 //! [`probe`] chooses between io_uring and epoll, [`run`] runs one [`Machine`] on the calling thread until it exits.
 //! Both drivers keep the promises of [`crate::io`], and share all but the kernel interface itself. Nothing here knows
-//! what a machine is for, except the threads that machines write to: the resolver, the sender of events and the supervisor.
+//! what a machine is for, except the threads that machines write to: the resolver, the senders of events and
+//! webhooks, those that ask the Graph API, the journal and the supervisor.
 
 pub mod activation;
 pub mod children;
+pub mod crew;
 pub mod fetch;
 pub mod files;
+pub mod forward;
+pub mod graph;
 pub mod inspect;
 pub mod installed;
+pub mod journal;
 pub mod local;
 pub mod mail;
 pub mod outbound;

@@ -1,15 +1,19 @@
 //! Puts the machines together and runs them: which threads there are, what each is told, and how the process ends.
 //!
-//! Control runs on the calling thread, unpinned; each worker on a core of its own; the resolver, the sender of events, the
-//! signals and, when no model is configured, the built-in agent on threads beside them. This file decides and connects;
-//! it must not do any of their work.
+//! Control runs on the calling thread, unpinned; each worker on a core of its own; the resolver, the sender of events, what
+//! WhatsApp needs, the signals and, when no model is configured, the built-in agent on threads beside them. This file decides
+//! and connects; it must not do any of their work.
 
 pub mod capacity;
 pub mod check;
+pub mod demo;
 pub mod doctor;
 mod doors;
 pub mod load;
+mod numbers;
 pub mod reload;
+pub mod simulate;
+mod whatsapp;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -37,6 +41,7 @@ use crate::worker::{LoadSettings, Worker, WorkerConfig};
 
 /// Runs the bridge until a signal ends it. Errors say what could not be set up and what to do.
 pub fn run(config: Config) -> Result<(), String> {
+    let config = Arc::new(config);
     let chosen = driver::probe(config.io)?;
     info!("{}", chosen.line);
     if let Err(error) = system::raise_descriptor_limit() {
@@ -110,6 +115,8 @@ pub fn run(config: Config) -> Result<(), String> {
         None => None,
     };
     let events = events.transpose().map_err(|error| format!("no thread for events: {error}"))?;
+    let mailboxes = whatsapp::Mailboxes { graph: boxes.graph, forwarder: boxes.forwarder, journal: boxes.journal };
+    let (whatsapp, known) = whatsapp::start(&config, mailboxes, &mut counters)?.unzip();
     let (reloader, to_control) = (reload::Reloader::of(&config), boxes.to_control);
     let reload = move || {
         if to_control.send(Message::Reload(Box::new(reloader.read()))).is_err() {
@@ -123,6 +130,11 @@ pub fn run(config: Config) -> Result<(), String> {
     setup.first = true;
     setup.doors = doors.listeners;
     counters.push(Arc::clone(&setup.counters));
+    announce(&config, address, media_ip);
+    if let Some(known) = &known {
+        whatsapp::announce(&config, known, address);
+    }
+    let (settings, notes) = known.map(|known| (known.settings, known.notes)).unzip();
     let control = ControlConfig {
         build: BuildInfo {
             version: env!("CARGO_PKG_VERSION"),
@@ -135,12 +147,11 @@ pub fn run(config: Config) -> Result<(), String> {
         process: process_reader(process::unix_sec()),
         // Twice before its patience ends, and once for a worker that is late.
         alive_every: manager.as_ref().and_then(supervisor::Manager::watchdog).map(|patience| patience / 3),
-        whatsapp: None,
-        notes: Vec::new(),
+        whatsapp: settings,
+        notes: notes.unwrap_or_default(),
         unix_sec: || process::unix_sec() as u64,
-        config: Arc::new(config),
+        config,
     };
-    announce(&control.config, address, media_ip);
     // Without a manager its mailbox goes, and what control says to nobody is nowhere kept.
     let (endpoint, told) = (boxes.supervisor, "no thread for the service manager");
     let supervisor = manager.map(|manager| supervisor::spawn(endpoint, manager)).transpose();
@@ -149,6 +160,9 @@ pub fn run(config: Config) -> Result<(), String> {
     if let Some(events) = events {
         // Control is gone, and with it the only way to this thread: it sends what it has, for a bounded time.
         let _ = events.join();
+    }
+    if let Some(whatsapp) = whatsapp {
+        whatsapp.finish();
     }
     if let Some(supervisor) = supervisor {
         let _ = supervisor.join();

@@ -29,7 +29,8 @@ impl EventsUrl {
 
     /// The whole URL, query included: to be used and not to be shown.
     pub fn expose(&self) -> String {
-        format!("{}{}", self.server(), self.0.path)
+        let scheme = if self.0.tls { "https" } else { "http" };
+        format!("{scheme}://{}{}", self.0.short_authority(), self.0.path)
     }
 
     /// Host, port and whether it is TLS: to be reached, not to be shown.
@@ -94,7 +95,8 @@ mod tests {
     fn a_url_prints_without_its_query() {
         let url = EventsUrl::parse("https://hooks.example/calls?key=canary").unwrap();
         assert_eq!(format!("{url} {url:?}"), ["https://hooks.example:443/calls?(hidden)"; 2].join(" "));
-        assert_eq!(url.expose(), "https://hooks.example:443/calls?key=canary");
+        assert_eq!(url.expose(), "https://hooks.example/calls?key=canary", "a default port is in no Host header");
+        assert_eq!(EventsUrl::parse("http://[::1]:443").unwrap().expose(), "http://[::1]:443/");
         assert_eq!(EventsUrl::parse("http://[::1]:9").unwrap().to_string(), "http://[::1]:9/");
     }
 

@@ -36,8 +36,17 @@ pub struct SecretFlags {
     /// File with the token of --events-token
     #[arg(long, env = "BRIDGE_EVENTS_TOKEN_FILE", value_name = "FILE", help_heading = "Events")]
     pub events_token_file: Option<PathBuf>,
-    /// Folder of systemd's LoadCredential=: its files api-token, openai-api-key and events-token stand in for what neither
-    /// a variable nor a _FILE sets
+    /// File with the secret of --whatsapp-app-secret. SIGHUP reads it again
+    #[arg(long, env = "WHATSAPP_APP_SECRET_FILE", value_name = "FILE", help_heading = "WhatsApp")]
+    pub whatsapp_app_secret_file: Option<PathBuf>,
+    /// File with the token of --whatsapp-verify-token. SIGHUP reads it again
+    #[arg(long, env = "WHATSAPP_VERIFY_TOKEN_FILE", value_name = "FILE", help_heading = "WhatsApp")]
+    pub whatsapp_verify_token_file: Option<PathBuf>,
+    /// File with the token of --whatsapp-access-token. SIGHUP reads it again
+    #[arg(long, env = "WHATSAPP_ACCESS_TOKEN_FILE", value_name = "FILE", help_heading = "WhatsApp")]
+    pub whatsapp_access_token_file: Option<PathBuf>,
+    /// Folder of systemd's LoadCredential=: its files api-token, openai-api-key, events-token, whatsapp-app-secret,
+    /// whatsapp-verify-token and whatsapp-access-token stand in for what neither a variable nor a _FILE sets
     #[arg(long, env = "CREDENTIALS_DIRECTORY", value_name = "DIR", help_heading = "HTTP API")]
     pub credentials_directory: Option<PathBuf>,
 }
@@ -84,6 +93,23 @@ pub struct SecretSources {
     pub api_key: SecretSource,
     /// The token that events carry.
     pub events_token: SecretSource,
+    /// The secret of Meta's app.
+    pub whatsapp_app_secret: SecretSource,
+    /// What Meta shows when the webhook is set up.
+    pub whatsapp_verify_token: SecretSource,
+    /// What asks the Graph API.
+    pub whatsapp_access_token: SecretSource,
+}
+
+/// What the variables and flags themselves say.
+#[derive(Debug, Default)]
+pub(super) struct Plain {
+    pub(super) api_token: Option<Secret>,
+    pub(super) api_key: Option<Secret>,
+    pub(super) events_token: Option<Secret>,
+    pub(super) whatsapp_app_secret: Option<Secret>,
+    pub(super) whatsapp_verify_token: Option<Secret>,
+    pub(super) whatsapp_access_token: Option<Secret>,
 }
 
 /// All secrets, checked, and where they came from.
@@ -92,6 +118,9 @@ pub(super) struct Secrets {
     pub(super) api_tokens: Vec<Secret>,
     pub(super) api_key: Option<Secret>,
     pub(super) events_token: Option<Secret>,
+    pub(super) whatsapp_app_secret: Option<Secret>,
+    pub(super) whatsapp_verify_token: Option<Secret>,
+    pub(super) whatsapp_access_token: Option<Secret>,
     pub(super) sources: SecretSources,
 }
 
@@ -121,6 +150,24 @@ const EVENTS_TOKEN: Names = Names {
     credential: "events-token",
     in_credentials: "events-token in CREDENTIALS_DIRECTORY (LoadCredential=)",
 };
+const APP_SECRET: Names = Names {
+    setting: "WHATSAPP_APP_SECRET (--whatsapp-app-secret)",
+    file: "WHATSAPP_APP_SECRET_FILE (--whatsapp-app-secret-file)",
+    credential: "whatsapp-app-secret",
+    in_credentials: "whatsapp-app-secret in CREDENTIALS_DIRECTORY (LoadCredential=)",
+};
+const VERIFY_TOKEN: Names = Names {
+    setting: "WHATSAPP_VERIFY_TOKEN (--whatsapp-verify-token)",
+    file: "WHATSAPP_VERIFY_TOKEN_FILE (--whatsapp-verify-token-file)",
+    credential: "whatsapp-verify-token",
+    in_credentials: "whatsapp-verify-token in CREDENTIALS_DIRECTORY (LoadCredential=)",
+};
+const ACCESS_TOKEN: Names = Names {
+    setting: "WHATSAPP_ACCESS_TOKEN (--whatsapp-access-token)",
+    file: "WHATSAPP_ACCESS_TOKEN_FILE (--whatsapp-access-token-file)",
+    credential: "whatsapp-access-token",
+    in_credentials: "whatsapp-access-token in CREDENTIALS_DIRECTORY (LoadCredential=)",
+};
 
 /// The text of a secret and who is to blame for it.
 struct Found {
@@ -140,14 +187,10 @@ impl Found {
 }
 
 /// Finds and checks all secrets.
-pub(super) fn secrets(
-    flags: &SecretFlags,
-    [api_token, api_key, events_token]: [Option<Secret>; 3],
-    read: ReadFile<'_>,
-) -> Result<Secrets, ConfigError> {
+pub(super) fn secrets(flags: &SecretFlags, plain: Plain, read: ReadFile<'_>) -> Result<Secrets, ConfigError> {
     let folder = flags.credentials_directory.as_deref();
     let mut secrets = Secrets::default();
-    if let Some(found) = find(&API_TOKEN, api_token, flags.api_token_file.as_deref(), folder, read)? {
+    if let Some(found) = find(&API_TOKEN, plain.api_token, flags.api_token_file.as_deref(), folder, read)? {
         let tokens = match found.source {
             SecretSource::File(_) => tokens_of_file(&found.text),
             _ => tokens_of_setting(&found.text),
@@ -155,14 +198,37 @@ pub(super) fn secrets(
         secrets.api_tokens = tokens.map_err(|problem| found.fail(&problem))?;
         secrets.sources.api_token = found.source;
     }
-    if let Some(found) = find(&API_KEY, api_key, flags.api_key_file.as_deref(), folder, read)? {
-        secrets.api_key = Some(single(&found, "the bare key")?);
-        secrets.sources.api_key = found.source;
-    }
-    if let Some(found) = find(&EVENTS_TOKEN, events_token, flags.events_token_file.as_deref(), folder, read)? {
-        secrets.events_token = Some(single(&found, "the bare token")?);
-        secrets.sources.events_token = found.source;
-    }
+    let one = |names, plain, file: &Option<PathBuf>, what, source: &mut SecretSource| {
+        let Some(found) = find(names, plain, file.as_deref(), folder, read)? else { return Ok(None) };
+        let secret = single(&found, what)?;
+        *source = found.source;
+        Ok(Some(secret))
+    };
+    let (sources, token) = (&mut secrets.sources, "the bare token");
+    secrets.api_key = one(&API_KEY, plain.api_key, &flags.api_key_file, "the bare key", &mut sources.api_key)?;
+    secrets.events_token =
+        one(&EVENTS_TOKEN, plain.events_token, &flags.events_token_file, token, &mut sources.events_token)?;
+    secrets.whatsapp_app_secret = one(
+        &APP_SECRET,
+        plain.whatsapp_app_secret,
+        &flags.whatsapp_app_secret_file,
+        "the bare secret",
+        &mut sources.whatsapp_app_secret,
+    )?;
+    secrets.whatsapp_verify_token = one(
+        &VERIFY_TOKEN,
+        plain.whatsapp_verify_token,
+        &flags.whatsapp_verify_token_file,
+        token,
+        &mut sources.whatsapp_verify_token,
+    )?;
+    secrets.whatsapp_access_token = one(
+        &ACCESS_TOKEN,
+        plain.whatsapp_access_token,
+        &flags.whatsapp_access_token_file,
+        token,
+        &mut sources.whatsapp_access_token,
+    )?;
     Ok(secrets)
 }
 
@@ -214,12 +280,22 @@ fn single(found: &Found, what: &str) -> Result<Secret, ConfigError> {
         SecretSource::File(_) => without_line_end(&found.text),
         _ => &found.text,
     };
+    bare(text, what).map_err(|problem| found.fail(&problem))
+}
+
+/// The one secret of a file, which is called this: the bare token, say. The error is a phrase that goes behind the file's name,
+/// and shows nothing of what is in it.
+pub fn secret_of_file(bytes: &[u8], what: &str) -> Result<Secret, String> {
+    bare(without_line_end(bytes), what)
+}
+
+fn bare(text: &[u8], what: &str) -> Result<Secret, String> {
     if text.is_empty() {
-        return Err(found.fail(&format!("is empty; it must hold {what}")));
+        return Err(format!("is empty; it must hold {what}"));
     }
     match std::str::from_utf8(text) {
         Ok(text) if text.bytes().all(|byte| byte.is_ascii_graphic()) => Ok(Secret::new(text)),
-        _ => Err(found.fail(&format!("contains a space or a line end; it must be {what}"))),
+        _ => Err(format!("contains a space or a line end; it must be {what}")),
     }
 }
 
@@ -289,7 +365,8 @@ mod tests {
     }
 
     fn with(flags: &SecretFlags, plain: [Option<&str>; 3], read: ReadFile<'_>) -> Result<Secrets, ConfigError> {
-        secrets(flags, plain.map(|text| text.map(Secret::new)), read)
+        let [api_token, api_key, events_token] = plain.map(|text| text.map(Secret::new));
+        secrets(flags, Plain { api_token, api_key, events_token, ..Plain::default() }, read)
     }
 
     #[test]
@@ -336,6 +413,33 @@ mod tests {
         assert_eq!(with(&flags, [None; 3], &read).unwrap().api_key.unwrap().expose(), "sk-file");
         let elsewhere = SecretFlags { credentials_directory: Some("/nowhere".into()), ..SecretFlags::default() };
         assert!(with(&elsewhere, [None; 3], &read).unwrap().api_tokens.is_empty());
+    }
+
+    #[test]
+    fn metas_secrets_come_from_files_and_credentials_like_the_others() {
+        let read = files(&[
+            ("/app", "app-secret\n"),
+            ("/run/c/credentials_whatsapp-verify-token", "verify\n"),
+            ("/run/c/whatsapp-access-token", "access"),
+            ("/run/c/whatsapp-app-secret", "of the credentials"),
+        ]);
+        let flags = SecretFlags {
+            whatsapp_app_secret_file: Some("/app".into()),
+            credentials_directory: Some("/run/c".into()),
+            ..SecretFlags::default()
+        };
+        let found = with(&flags, [None; 3], &read).unwrap();
+        let text = |secret: &Option<Secret>| secret.as_ref().unwrap().expose().to_owned();
+        assert_eq!(text(&found.whatsapp_app_secret), "app-secret");
+        assert_eq!(text(&found.whatsapp_verify_token), "verify");
+        assert_eq!(text(&found.whatsapp_access_token), "access");
+        assert_eq!(found.sources.whatsapp_app_secret, SecretSource::File("/app".into()));
+        assert_eq!(
+            found.sources.whatsapp_verify_token,
+            SecretSource::File("/run/c/credentials_whatsapp-verify-token".into())
+        );
+        let error = with(&SecretFlags { whatsapp_app_secret_file: None, ..flags }, [None; 3], &read).unwrap_err();
+        assert!(error.to_string().starts_with("whatsapp-app-secret in CREDENTIALS_DIRECTORY"), "{error}");
     }
 
     #[test]

@@ -58,6 +58,26 @@ counters! {
     events_failed,
     /// Events dropped because too many wait, or because the process has ended.
     events_dropped,
+    /// Requests to the Graph API.
+    graph_requests,
+    /// Of these, those sent twice because the server had closed its connection meanwhile.
+    graph_requests_repeated,
+    /// Of these, those without an answer.
+    graph_requests_unanswered,
+    /// Connections made to the Graph API: few, where they stay open.
+    graph_connections,
+    /// Webhooks that were passed on and taken.
+    forwards_taken,
+    /// Webhooks put off because their receiver could not be reached, or said so.
+    forwards_retried,
+    /// Webhooks given up: refused by their receiver, or not taken in time.
+    forwards_failed,
+    /// Webhooks dropped because too many wait, or because the process has ended.
+    forwards_dropped,
+    /// Writes of the journal.
+    journal_writes,
+    /// Writes of the journal that failed.
+    journal_failures,
 }
 
 /// Counts one.

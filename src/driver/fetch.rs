@@ -2,16 +2,24 @@
 //!
 //! Any status is an answer; an error is that there was none. Redirects are not followed, since a token would not go
 //! along, and proxies of the environment are not used. Errors name the server and never the path, which may hold a call
-//! id. This is the only file that names ureq, and no loop may call it.
+//! id. This file and those below it are the only ones that name ureq, and no loop may call them.
+
+mod pooled;
+#[cfg(test)]
+pub(crate) mod testing;
 
 use std::fmt;
 use std::io::ErrorKind;
 use std::time::Duration;
 
+use ureq::config::ConfigBuilder;
 use ureq::tls::{Certificate, RootCerts, TlsConfig};
+use ureq::typestate::AgentScope;
 
 use crate::config::Secret;
 use crate::tls;
+
+pub use pooled::{ANSWER_BYTES_MAX, Answer, Effort, Pooled, Request};
 
 /// Longest answer taken, in bytes. A list of 4096 calls, the longest that the API gives, is about 10 MB.
 pub const BODY_BYTES_MAX: u64 = 16 << 20;
@@ -72,23 +80,8 @@ impl Client {
         timeout: Duration,
         roots: &[Vec<u8>],
     ) -> Result<Self, FetchError> {
-        if !url.starts_with("http://") && !url.starts_with("https://") {
-            return Err(FetchError("the URL must start with http:// or https://".into()));
-        }
-        let roots = match roots {
-            [] => RootCerts::WebPki,
-            _ => roots.iter().map(|der| Certificate::from_der(der).to_owned()).collect::<Vec<_>>().into(),
-        };
-        let policy = TlsConfig::builder().unversioned_rustls_crypto_provider(tls::provider()).root_certs(roots).build();
-        let config = ureq::Agent::config_builder()
-            .tls_config(policy)
-            .proxy(None)
-            .http_status_as_error(false)
-            .max_redirects(0)
-            .max_redirects_will_error(false)
-            .timeout_global(Some(timeout))
-            .user_agent(concat!("voice-media-bridge/", env!("CARGO_PKG_VERSION")))
-            .build();
+        check_scheme(url)?;
+        let config = base_config(roots).timeout_global(Some(timeout)).build();
         let bearer = token.map(|token| Secret::new(format!("Bearer {}", token.expose())));
         Ok(Self { agent: config.into(), base: url.trim_end_matches('/').to_owned(), bearer, timeout })
     }
@@ -134,30 +127,57 @@ impl Client {
             let body = response.body_mut().with_config().limit(BODY_BYTES_MAX).lossy_utf8(true).read_to_string()?;
             Ok(Fetched { status: response.status().as_u16(), body })
         };
-        answer.and_then(read).map_err(|error| FetchError(self.words(&error)))
+        answer.and_then(read).map_err(|error| words(&self.base, &error, self.timeout, BODY_BYTES_MAX))
     }
+}
 
-    fn words(&self, error: &ureq::Error) -> String {
-        let server = server(&self.base);
-        let host = server.rsplit_once(':').map_or(server, |(host, _)| host);
-        match error {
-            ureq::Error::HostNotFound => format!("the name {host} has no address"),
-            ureq::Error::Timeout(_) => format!("{server} did not answer within {:?}", self.timeout),
-            ureq::Error::BodyExceedsLimit(_) => {
-                format!("the answer of {server} is longer than {} MiB", BODY_BYTES_MAX >> 20)
-            }
-            ureq::Error::BadUri(_) | ureq::Error::Http(_) => {
-                "the URL or the token has characters that HTTP does not allow".into()
-            }
-            ureq::Error::Io(error) => match error.kind() {
-                ErrorKind::ConnectionRefused => format!("nothing listens on {server} (connection refused)"),
-                _ => tls::explain(error, host).unwrap_or_else(|| format!("the connection to {server} failed: {error}")),
-            },
-            ureq::Error::ConnectionFailed => format!("no address of {server} could be connected to"),
-            ureq::Error::Protocol(error) => format!("{server} does not speak HTTP as it should: {error}"),
-            _ => format!("the request to {server} failed"),
-        }
+fn check_scheme(url: &str) -> Result<(), FetchError> {
+    if url.starts_with("http://") || url.starts_with("https://") {
+        return Ok(());
     }
+    Err(FetchError("the URL must start with http:// or https://".into()))
+}
+
+/// What all requests have in common. Trusts these authorities, each in DER, or the bundled ones when there are none.
+fn base_config(roots: &[Vec<u8>]) -> ConfigBuilder<AgentScope> {
+    let roots = match roots {
+        [] => RootCerts::WebPki,
+        _ => roots.iter().map(|der| Certificate::from_der(der).to_owned()).collect::<Vec<_>>().into(),
+    };
+    let policy = TlsConfig::builder().unversioned_rustls_crypto_provider(tls::provider()).root_certs(roots).build();
+    ureq::Agent::config_builder()
+        .tls_config(policy)
+        .proxy(None)
+        .http_status_as_error(false)
+        .max_redirects(0)
+        .max_redirects_will_error(false)
+        .user_agent(concat!("voice-media-bridge/", env!("CARGO_PKG_VERSION")))
+}
+
+/// Why a request of what lies below this URL has no answer.
+fn words(base: &str, error: &ureq::Error, time_max: Duration, body_bytes_max: u64) -> FetchError {
+    let server = server(base);
+    let host = server.rsplit_once(':').map_or(server, |(host, _)| host);
+    FetchError(match error {
+        ureq::Error::HostNotFound => format!("the name {host} has no address"),
+        ureq::Error::Timeout(_) => format!("{server} did not answer within {time_max:?}"),
+        ureq::Error::BodyExceedsLimit(_) if body_bytes_max < 1 << 20 => {
+            format!("the answer of {server} is longer than {} KiB", body_bytes_max >> 10)
+        }
+        ureq::Error::BodyExceedsLimit(_) => {
+            format!("the answer of {server} is longer than {} MiB", body_bytes_max >> 20)
+        }
+        ureq::Error::BadUri(_) | ureq::Error::Http(_) => {
+            "the URL or the token has characters that HTTP does not allow".into()
+        }
+        ureq::Error::Io(error) => match error.kind() {
+            ErrorKind::ConnectionRefused => format!("nothing listens on {server} (connection refused)"),
+            _ => tls::explain(error, host).unwrap_or_else(|| format!("the connection to {server} failed: {error}")),
+        },
+        ureq::Error::ConnectionFailed => format!("no address of {server} could be connected to"),
+        ureq::Error::Protocol(error) => format!("{server} does not speak HTTP as it should: {error}"),
+        _ => format!("the request to {server} failed"),
+    })
 }
 
 /// Host and port of a URL: what errors may show of it.

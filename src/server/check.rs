@@ -44,7 +44,14 @@ pub fn run(config: &Config, origins: &[Origin], depth: Depth) -> Result<Report, 
 }
 
 fn secrets(sources: &SecretSources, origins: &[Origin]) -> Vec<SecretFact> {
-    let SecretSources { api_token, api_key, events_token } = sources;
+    let SecretSources {
+        api_token,
+        api_key,
+        events_token,
+        whatsapp_app_secret,
+        whatsapp_verify_token,
+        whatsapp_access_token,
+    } = sources;
     let fact = |name, variable: &'static str, source: &SecretSource| SecretFact {
         name,
         variable,
@@ -58,6 +65,9 @@ fn secrets(sources: &SecretSources, origins: &[Origin]) -> Vec<SecretFact> {
         fact("secret_api_token", "BRIDGE_API_TOKEN", api_token),
         fact("secret_api_key", "OPENAI_API_KEY", api_key),
         fact("secret_events_token", "BRIDGE_EVENTS_TOKEN", events_token),
+        fact("secret_whatsapp_app_secret", "WHATSAPP_APP_SECRET", whatsapp_app_secret),
+        fact("secret_whatsapp_verify_token", "WHATSAPP_VERIFY_TOKEN", whatsapp_verify_token),
+        fact("secret_whatsapp_access_token", "WHATSAPP_ACCESS_TOKEN", whatsapp_access_token),
     ]
 }
 

@@ -1,8 +1,10 @@
-//! Reads the files that are read at the start and again on SIGHUP: the API's certificate with its key, and its tokens.
+//! Reads the files that are read at the start and again on SIGHUP: the API's certificate with its key, its tokens, and the
+//! phone numbers of WhatsApp with their secrets.
 //!
 //! It only reads and checks; what becomes of it is control's business.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::sync::Arc;
 
 use tracing::warn;
 
@@ -10,6 +12,8 @@ use crate::config::{Config, SECRET_FILE_BYTES_MAX, Secret, TlsFiles, tokens_of_f
 use crate::driver::{files, process};
 use crate::messages::Reloaded;
 use crate::tls::{Acceptor, PairError, PairPart};
+
+use super::numbers;
 
 /// Reads a certificate and its key. The error names the setting and the file, and says what to do.
 pub fn read_tls(paths: &TlsFiles) -> Result<Acceptor, String> {
@@ -42,25 +46,26 @@ fn read(setting: &str, path: &Path, bytes_max: usize) -> Result<Vec<u8>, String>
     files::read(path, bytes_max).map_err(|problem| name(&problem))?.ok_or_else(|| name("does not exist"))
 }
 
-/// Which files are read again.
+/// Reads them again.
 #[derive(Debug)]
 pub(super) struct Reloader {
-    tls: Option<TlsFiles>,
-    api_tokens: Option<PathBuf>,
+    config: Arc<Config>,
 }
 
 impl Reloader {
-    pub(super) fn of(config: &Config) -> Self {
-        Self { tls: config.tls.clone(), api_tokens: config.secret_sources.api_token.file().map(Path::to_owned) }
+    pub(super) fn of(config: &Arc<Config>) -> Self {
+        Self { config: Arc::clone(config) }
     }
 
-    /// Reads them.
+    /// What is in files, as it is now.
     pub(super) fn read(&self) -> Reloaded {
-        let tls = self.tls.as_ref().map(read_tls);
+        let config = &self.config;
+        let tls = config.tls.as_ref().map(read_tls);
         if let Some(Ok(acceptor)) = &tls {
             warn_of(acceptor);
         }
-        Reloaded { tls, api_tokens: self.api_tokens.as_deref().map(read_tokens), whatsapp: None }
+        let whatsapp = if numbers::is_in_files(config) { numbers::load(config).transpose() } else { None };
+        Reloaded { tls, api_tokens: config.secret_sources.api_token.file().map(read_tokens), whatsapp }
     }
 }
 

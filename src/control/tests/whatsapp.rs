@@ -101,7 +101,7 @@ impl World {
 
     /// What the API shows of the call at Meta.
     fn record(&mut self, id: &str) -> Value {
-        self.ask("GET", &format!("/api/sessions/{}", path(id)), "").json["whatsapp"].clone()
+        self.ask("GET", &path(id), "").json["whatsapp"].clone()
     }
 
     fn metric(&mut self, line: &str) -> Option<u64> {

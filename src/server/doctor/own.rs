@@ -15,8 +15,9 @@ use super::{ANSWER_TIME_MAX, Halt, LOOK_AGAIN, drawn};
 const START_TIME_MAX: Duration = Duration::from_secs(20);
 
 /// What it does not take over: where it listens and who may come in are its own, it is nobody's service, and it tells
-/// nobody of the call.
-const NOT_TAKEN_OVER: [&str; 13] = [
+/// nobody of the call. Without a number it asks nothing of Meta, and there is no journal; what goes with a number would then be
+/// in the way.
+const NOT_TAKEN_OVER: [&str; 24] = [
     "PORT",
     "BRIDGE_API_TOKEN_FILE",
     "BRIDGE_TLS_CERT",
@@ -26,6 +27,17 @@ const NOT_TAKEN_OVER: [&str; 13] = [
     "BRIDGE_EVENTS_TOKEN_FILE",
     "BRIDGE_AGENT_CHECK_LISTEN",
     "BRIDGE_INSTANCE",
+    "WHATSAPP_PHONE_NUMBER_ID",
+    "BRIDGE_WHATSAPP_NUMBERS",
+    "WHATSAPP_APP_SECRET",
+    "WHATSAPP_APP_SECRET_FILE",
+    "WHATSAPP_VERIFY_TOKEN",
+    "WHATSAPP_VERIFY_TOKEN_FILE",
+    "WHATSAPP_ACCESS_TOKEN",
+    "WHATSAPP_ACCESS_TOKEN_FILE",
+    "BRIDGE_WEBHOOK_FORWARD_URL",
+    "BRIDGE_GRAPH_URL",
+    "BRIDGE_STATE_DIR",
     "LISTEN_FDS",
     "LISTEN_PID",
     "NOTIFY_SOCKET",

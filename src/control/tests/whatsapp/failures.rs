@@ -52,7 +52,7 @@ fn an_answer_that_meta_refuses_ends_the_call_on_both_sides_and_the_record_says_w
     world.graph_refuses(138_008);
     assert_eq!(world.asked_of_meta(), ["reject"]);
     world.graph_ok();
-    let shown = world.ask("GET", &format!("/api/sessions/{}", path(ID)), "").json;
+    let shown = world.ask("GET", &path(ID), "").json;
     assert_eq!((shown["closeReason"].as_str(), shown["closeBlame"].as_str()), (Some("accept_failed"), Some("peer")));
     let error = &shown["whatsapp"]["lastError"];
     assert_eq!((error["action"].as_str(), error["code"].as_i64()), (Some("pre_accept"), Some(138_008)));
@@ -84,7 +84,7 @@ fn threads_that_never_answer_do_not_keep_a_call_for_ever() {
     world.deliver(&connect(ID));
     world.wait(Duration::from_secs(600));
     assert_eq!((world.journal.len(), world.metric("whatsapp_given_up_total")), (0, Some(1)));
-    let shown = world.ask("GET", &format!("/api/sessions/{}", path(ID)), "").json;
+    let shown = world.ask("GET", &path(ID), "").json;
     assert_eq!(shown["closeReason"], "accept_failed");
 }
 

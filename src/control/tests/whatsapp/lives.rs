@@ -40,7 +40,7 @@ fn a_call_that_the_user_ends_is_ended_here_with_metas_words_and_meta_is_told_not
     assert_eq!(world.journal.len(), 1);
     assert_eq!(world.deliver(&terminate(ID)).status, 200);
     assert_eq!((world.asked_of_meta().len(), world.journal.len()), (0, 0));
-    let shown = world.ask("GET", &format!("/api/sessions/{}", path(ID)), "").json;
+    let shown = world.ask("GET", &path(ID), "").json;
     assert_eq!((shown["state"].as_str(), shown["closeReason"].as_str()), (Some("ended"), Some("terminated")));
     assert_eq!(shown["whatsapp"]["terminate"]["status"], "COMPLETED");
     assert_eq!(shown["whatsapp"]["terminate"]["durationSec"], 20);
@@ -56,7 +56,7 @@ fn a_call_that_failed_at_meta_shows_the_error_and_what_it_means() {
     event["errors"] =
         json!([{ "code": 138_021, "title": "t", "message": "no media", "error_data": { "details": "d" } }]);
     world.deliver(&webhook(&[calls(NUMBER, &json!([event]))]));
-    let shown = world.ask("GET", &format!("/api/sessions/{}", path(ID)), "").json;
+    let shown = world.ask("GET", &path(ID), "").json;
     assert_eq!((shown["closeReason"].as_str(), shown["closeBlame"].as_str()), (Some("meta_failed"), Some("peer")));
     let error = &shown["whatsapp"]["terminate"]["errors"][0];
     assert_eq!(error["code"], 138_021);
@@ -67,7 +67,7 @@ fn a_call_that_failed_at_meta_shows_the_error_and_what_it_means() {
 fn a_call_that_we_end_is_terminated_at_meta_and_forgotten_by_the_journal_only_then() {
     let mut world = World::whatsapp();
     world.accepted(ID);
-    assert_eq!(world.ask("DELETE", &format!("/api/sessions/{}", path(ID)), "").status, 200);
+    assert_eq!(world.ask("DELETE", &path(ID), "").status, 200);
     assert_eq!((world.asked_of_meta(), world.journal.len()), (vec!["terminate".to_owned()], 1));
     let asked = world.graph_ok();
     assert!(body_of(&asked).get("session").is_none());

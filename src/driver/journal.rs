@@ -1,0 +1,573 @@
+//! A small set of lines that outlives a crash: one file that is only appended to, and a thread that writes it.
+//!
+//! The file belongs to one process at a time, by a lock that the kernel lets go of with the process. What is in it is personal
+//! data, so it is its owner's alone, and no line of the log shows it. Nothing waits for a disk but this thread: what is lost
+//! with a disk that does not write is the safety, never a call. What the lines mean is not known here.
+
+mod lines;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, ErrorKind, Read as _, Write as _};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg, OFlag};
+
+use super::Counters;
+use super::counters::count;
+use super::crew::Crew;
+use super::mail::{Endpoint, Mail};
+use crate::messages::{Message, Note};
+
+use lines::{LINES_MAX, Read};
+
+/// Longest file that is read, in bytes; what is behind is lost. A file is written anew long before it is this long.
+const FILE_BYTES_MAX: u64 = 32 << 20;
+
+/// A file below this is never written anew, in bytes: some thousand calls.
+const REWRITE_BYTES_MIN: u64 = 256 << 10;
+
+/// Above it, one is written anew when it is longer than what is alive this many times.
+const REWRITE_FACTOR: u64 = 4;
+
+/// Most files of others that are looked at.
+const OTHERS_MAX: usize = 64;
+
+/// Most notes that one write takes.
+const BATCH_MAX: usize = 1024;
+
+/// How often a file that was replaced just then is opened again.
+const OPEN_ATTEMPTS: usize = 8;
+
+const PREFIX: &str = "whatsapp-";
+const SUFFIX: &str = ".journal";
+
+/// The setting that names the folder, for errors.
+const SETTING: &str = "BRIDGE_STATE_DIR (--state-dir)";
+
+/// An open journal.
+pub struct Journal {
+    path: PathBuf,
+    file: Flock<File>,
+    alive: BTreeMap<u64, String>,
+    /// Bytes of the file, and of what is alive in it.
+    file_bytes: u64,
+    alive_bytes: u64,
+    /// Whether the file may lack what is alive, or end in the middle of a line: then it is to be written anew.
+    is_behind: bool,
+}
+
+impl fmt::Debug for Journal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Journal({}, {} lines)", self.path.display(), self.alive.len())
+    }
+}
+
+impl Journal {
+    /// Opens the journal of an instance in this folder, which is made if it is not there; one process has it at a time.
+    ///
+    /// What an earlier process has left comes along, and with it what other instances have left whose processes are gone:
+    /// that is in this journal from then on, until it is removed. New keys must be above all of these. The error is a
+    /// sentence that names the setting and the file.
+    pub fn open(folder: &Path, instance: &str) -> Result<(Self, Vec<(u64, String)>), String> {
+        let path = folder.join(format!("{PREFIX}{instance}{SUFFIX}"));
+        let failed = |what: &str, error: &dyn fmt::Display| {
+            format!("{SETTING} names {}, where {} {what}: {error}", folder.display(), path.display())
+        };
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(folder)
+            .map_err(|error| format!("{SETTING} names {}, which cannot be made: {error}", folder.display()))?;
+        let file = match lock(&path, true) {
+            Ok(Locked::Ours(file)) => file,
+            Ok(Locked::Held) => {
+                return Err(format!(
+                    "{} is held by a bridge that runs. Each has a folder of its own ({SETTING}), or is one of a pair \
+                     (BRIDGE_INSTANCE)",
+                    path.display()
+                ));
+            }
+            Ok(Locked::Gone) => return Err(failed("cannot be opened", &"it is replaced again and again")),
+            Err(error) => return Err(failed("cannot be opened", &error)),
+        };
+        let read = read(&path, &file).map_err(|error| failed("cannot be read", &error))?;
+        let is_behind = !read.is_clean();
+        let mut journal = Self { path, file, alive: read.alive, file_bytes: 0, alive_bytes: 0, is_behind };
+        journal.measure();
+        let adopted = journal.adopt(folder);
+        if journal.is_behind || !adopted.is_empty() {
+            // A disk that does not write costs the safety and no call: it is tried again with the next line.
+            match journal.rewrite() {
+                Ok(()) => adopted.into_iter().for_each(empty),
+                Err(error) => warn_of(&journal.path, &error),
+            }
+        }
+        let notes = journal.alive.iter().map(|(key, text)| (*key, text.clone())).collect();
+        Ok((journal, notes))
+    }
+
+    /// Takes the lines of instances whose processes are gone; returns their files, which are to be emptied once the lines are
+    /// safe here.
+    fn adopt(&mut self, folder: &Path) -> Vec<(PathBuf, Flock<File>)> {
+        let mut adopted = Vec::new();
+        for path in others(folder, &self.path) {
+            // Whoever has a lock lives, and sees to its own.
+            let file = match lock(&path, false) {
+                Ok(Locked::Ours(file)) => file,
+                Ok(Locked::Held | Locked::Gone) => continue,
+                Err(error) => {
+                    tracing::warn!(path = %path.display(), %error, "another instance's journal cannot be opened");
+                    continue;
+                }
+            };
+            match read(&path, &file) {
+                Ok(read) if self.alive.len() + read.alive.len() > LINES_MAX => {
+                    tracing::warn!(path = %path.display(), "another instance's journal is left alone: this one is full");
+                }
+                Ok(read) => {
+                    for text in read.alive.into_values() {
+                        let key = self.alive.last_key_value().map_or(0, |(key, _)| key.saturating_add(1));
+                        self.alive.insert(key, text);
+                    }
+                    adopted.push((path, file));
+                }
+                Err(error) => {
+                    tracing::warn!(path = %path.display(), %error, "another instance's journal cannot be read");
+                }
+            }
+        }
+        adopted
+    }
+
+    /// Does what notes say. A failure is for the caller to tell; what could not be written is written with the next.
+    fn apply(&mut self, notes: &[Note]) -> io::Result<()> {
+        let mut text = String::new();
+        for note in notes {
+            match note {
+                Note::Put(key, line) if !lines::is_text(line) => {
+                    tracing::error!(key, bytes = line.len(), "not a line for the journal: left out");
+                }
+                Note::Put(key, _) if self.alive.len() >= LINES_MAX && !self.alive.contains_key(key) => {
+                    tracing::error!(key, "the journal holds {LINES_MAX} lines: this one is left out");
+                }
+                Note::Put(key, line) => {
+                    text += &lines::put(*key, line);
+                    self.alive.insert(*key, line.clone());
+                }
+                Note::Remove(key) => {
+                    if self.alive.remove(key).is_some() {
+                        text += &lines::remove(*key);
+                    }
+                }
+            }
+        }
+        if text.is_empty() && !self.is_behind {
+            return Ok(());
+        }
+        let written = if self.is_behind { self.rewrite() } else { self.append(&text) };
+        self.is_behind = written.is_err();
+        written?;
+        if self.file_bytes > REWRITE_BYTES_MIN {
+            self.measure_alive();
+            if self.file_bytes > REWRITE_FACTOR * self.alive_bytes {
+                // The file as it is holds all there is: a failure here costs nothing but room.
+                self.rewrite()?;
+            }
+        }
+        Ok(())
+    }
+
+    fn append(&mut self, text: &str) -> io::Result<()> {
+        (&*self.file).write_all(text.as_bytes())?;
+        self.file.sync_data()?;
+        self.file_bytes += text.len() as u64;
+        Ok(())
+    }
+
+    /// Writes what is alive to a file beside this one, and puts that in its place. It is locked before it has the name, so
+    /// nobody else ever finds the name free.
+    fn rewrite(&mut self) -> io::Result<()> {
+        let new = self.path.with_extension("journal-new");
+        let file = options().create(true).open(&new)?;
+        let file = Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| io::Error::from(errno))?;
+        // One may have been left behind by a crash.
+        file.set_len(0)?;
+        let text: String = self.alive.iter().map(|(key, line)| lines::put(*key, line)).collect();
+        (&*file).write_all(text.as_bytes())?;
+        file.sync_all()?;
+        fs::rename(&new, &self.path)?;
+        self.file = file;
+        (self.file_bytes, self.alive_bytes) = (text.len() as u64, text.len() as u64);
+        // Without it the name may still be the old file's after a power cut.
+        File::open(self.path.parent().unwrap_or(Path::new(".")))?.sync_all()?;
+        self.is_behind = false;
+        Ok(())
+    }
+
+    fn measure(&mut self) {
+        self.file_bytes = self.file.metadata().map_or(0, |file| file.len());
+        self.measure_alive();
+    }
+
+    fn measure_alive(&mut self) {
+        self.alive_bytes = self.alive.iter().map(|(key, line)| lines::put(*key, line).len() as u64).sum();
+    }
+}
+
+/// Starts the thread that writes what control notes. It ends when control is gone and all is written.
+pub fn spawn(endpoint: Endpoint<Message>, mut journal: Journal, counters: Arc<Counters>) -> io::Result<Crew> {
+    let inbox = endpoint.inbox;
+    let mut crew = Crew::new("journal");
+    crew.spawn(move || {
+        let mut is_failing = false;
+        loop {
+            let mut notes = Vec::new();
+            let is_closed = loop {
+                if notes.len() == BATCH_MAX {
+                    break false;
+                }
+                match inbox.take() {
+                    Mail::Message(Message::Note(note)) => notes.push(note),
+                    Mail::Message(_) | Mail::Stop => {}
+                    Mail::Nothing => break false,
+                    Mail::Closed => break true,
+                }
+            };
+            if !notes.is_empty() || (is_closed && journal.is_behind) {
+                match journal.apply(&notes) {
+                    Ok(()) => {
+                        count(&counters.journal_writes);
+                        if std::mem::take(&mut is_failing) {
+                            tracing::info!("the journal is written again");
+                        }
+                    }
+                    Err(error) => {
+                        count(&counters.journal_failures);
+                        if !std::mem::replace(&mut is_failing, true) {
+                            warn_of(&journal.path, &error);
+                        }
+                    }
+                }
+            }
+            if is_closed {
+                return;
+            }
+            if notes.len() < BATCH_MAX
+                && let Err(error) = inbox.wait(None)
+            {
+                return tracing::error!(%error, "the journal cannot wait for its mailbox: it is not written any more");
+            }
+        }
+    })?;
+    Ok(crew)
+}
+
+fn warn_of(path: &Path, error: &io::Error) {
+    tracing::warn!(
+        path = %path.display(),
+        %error,
+        "the journal cannot be written: calls that are up in a crash now are left to Meta's timers"
+    );
+}
+
+/// How a file is opened that nobody else is to read or to have put there.
+fn options() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.read(true).append(true).mode(0o600).custom_flags((OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK).bits());
+    options
+}
+
+enum Locked {
+    Ours(Flock<File>),
+    /// By a process that lives.
+    Held,
+    /// It is not there, or is replaced faster than it can be locked.
+    Gone,
+}
+
+/// Opens a file and locks it, and sees that it still has its name: whoever held it may have put a new one in its place.
+fn lock(path: &Path, create: bool) -> io::Result<Locked> {
+    for _ in 0..OPEN_ATTEMPTS {
+        let file = match options().create(create).open(path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == ErrorKind::NotFound && !create => return Ok(Locked::Gone),
+            Err(error) => return Err(error),
+        };
+        let opened = file.metadata()?;
+        if !opened.is_file() {
+            return Err(io::Error::new(ErrorKind::InvalidInput, "it is not a regular file"));
+        }
+        let file = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(file) => file,
+            Err((_, Errno::EWOULDBLOCK)) => return Ok(Locked::Held),
+            Err((_, errno)) => return Err(errno.into()),
+        };
+        let is_named =
+            fs::symlink_metadata(path).is_ok_and(|named| (named.dev(), named.ino()) == (opened.dev(), opened.ino()));
+        if is_named {
+            return Ok(Locked::Ours(file));
+        }
+    }
+    Ok(Locked::Gone)
+}
+
+/// What a file holds; what is wrong with it is logged, in one line.
+fn read(path: &Path, file: &File) -> io::Result<Read> {
+    let mut bytes = Vec::new();
+    let mut file = file;
+    (&mut file).take(FILE_BYTES_MAX).read_to_end(&mut bytes)?;
+    let mut read = lines::read(&bytes);
+    if file.metadata()?.len() > FILE_BYTES_MAX {
+        read.beyond += 1;
+    }
+    let Read { damaged, beyond, .. } = read;
+    if damaged + beyond > 0 {
+        let path = path.display();
+        tracing::warn!(%path, damaged, beyond, "lines of the journal are damaged, as after a power cut, or beyond its bounds");
+    }
+    Ok(read)
+}
+
+/// The journals of other instances in the folder.
+fn others(folder: &Path, own: &Path) -> Vec<PathBuf> {
+    let entries = match fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) => {
+            tracing::warn!(folder = %folder.display(), %error, "other instances' journals cannot be looked for");
+            return Vec::new();
+        }
+    };
+    let is_journal = |path: &PathBuf| {
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        path != own && name.starts_with(PREFIX) && name.ends_with(SUFFIX)
+    };
+    let mut paths: Vec<_> = entries.filter_map(|entry| Some(entry.ok()?.path())).filter(is_journal).collect();
+    paths.sort();
+    paths.truncate(OTHERS_MAX);
+    paths
+}
+
+/// Empties a file whose lines are safe elsewhere, under its lock.
+fn empty((path, file): (PathBuf, Flock<File>)) {
+    if let Err(error) = file.set_len(0).and_then(|()| file.sync_all()) {
+        tracing::warn!(path = %path.display(), %error, "another instance's journal was taken over and cannot be emptied");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+    use std::sync::atomic::{AtomicU32, Ordering};
+    use std::time::Duration;
+
+    use super::*;
+    use crate::driver::mail::{Mailboxes, mailboxes};
+    use crate::io::Node;
+
+    const PATIENCE: Duration = Duration::from_secs(20);
+
+    /// A folder of its own, gone when dropped.
+    struct Folder(PathBuf);
+
+    impl Folder {
+        fn new() -> Self {
+            static COUNT: AtomicU32 = AtomicU32::new(0);
+            let number = COUNT.fetch_add(1, Ordering::Relaxed);
+            let path = std::env::temp_dir().join(format!("voice-media-bridge-journal-{}-{number}", std::process::id()));
+            let _ = fs::remove_dir_all(&path);
+            Self(path)
+        }
+
+        fn open(&self, instance: &str) -> (Journal, Vec<(u64, String)>) {
+            Journal::open(&self.0, instance).unwrap()
+        }
+
+        fn file(&self, instance: &str) -> PathBuf {
+            self.0.join(format!("whatsapp-{instance}.journal"))
+        }
+    }
+
+    impl Drop for Folder {
+        fn drop(&mut self) {
+            let _ = fs::set_permissions(&self.0, fs::Permissions::from_mode(0o700));
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    fn put(key: u64, text: &str) -> Note {
+        Note::Put(key, text.to_owned())
+    }
+
+    fn notes(expected: &[(u64, &str)]) -> Vec<(u64, String)> {
+        expected.iter().map(|(key, text)| (*key, (*text).to_owned())).collect()
+    }
+
+    #[test]
+    fn what_was_put_and_not_removed_is_there_again_and_nobody_else_can_read_it() {
+        let folder = Folder::new();
+        let (mut journal, left) = folder.open("calls");
+        assert_eq!(left, []);
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!((mode(&folder.0), mode(&folder.file("calls"))), (0o700, 0o600));
+        journal.apply(&[put(1, "one"), put(2, "two"), Note::Remove(1), Note::Remove(77)]).unwrap();
+        drop(journal);
+        let (mut journal, left) = folder.open("calls");
+        assert_eq!(left, notes(&[(2, "two")]));
+        assert_eq!(mode(&folder.file("calls")), 0o600, "written anew");
+        journal.apply(&[put(3, "three")]).unwrap();
+        drop(journal);
+        assert_eq!(folder.open("calls").1, notes(&[(2, "two"), (3, "three")]));
+    }
+
+    #[test]
+    fn a_torn_line_and_garbage_cost_themselves_alone() {
+        let folder = Folder::new();
+        let (mut journal, _) = folder.open("calls");
+        journal.apply(&[put(1, "one"), put(2, "two")]).unwrap();
+        drop(journal);
+        let whole = fs::read(folder.file("calls")).unwrap();
+        for kept in whole.len() - 10..whole.len() - 1 {
+            let torn = [b"\0\0\0\0garbage\n", &whole[..kept]].concat();
+            fs::write(folder.file("calls"), torn).unwrap();
+            let (mut journal, left) = folder.open("calls");
+            assert_eq!(left, notes(&[(1, "one")]));
+            journal.apply(&[put(2, "behind it")]).unwrap();
+            drop(journal);
+            assert_eq!(folder.open("calls").1, notes(&[(1, "one"), (2, "behind it")]), "{kept} bytes kept");
+        }
+    }
+
+    #[test]
+    fn a_file_is_one_processs_also_while_it_is_written_anew() {
+        let folder = Folder::new();
+        let (mut journal, _) = folder.open("calls");
+        for _ in 0..2 {
+            let error = Journal::open(&folder.0, "calls").unwrap_err();
+            assert!(error.contains("whatsapp-calls.journal is held") && error.contains("BRIDGE_STATE_DIR"), "{error}");
+            journal.rewrite().unwrap();
+        }
+        // Somebody opened the file just before it was replaced: the lock on the old one is not the journal's.
+        let old = options().open(folder.file("calls")).unwrap();
+        journal.rewrite().unwrap();
+        let _old = Flock::lock(old, FlockArg::LockExclusiveNonblock).unwrap();
+        assert!(Journal::open(&folder.0, "calls").is_err());
+        drop(journal);
+        folder.open("calls");
+    }
+
+    #[test]
+    fn a_file_that_has_grown_is_written_anew_with_what_is_alive() {
+        let folder = Folder::new();
+        let (mut journal, _) = folder.open("calls");
+        let text = "x".repeat(1000);
+        journal.apply(&[put(0, "stays")]).unwrap();
+        let mut longest = 0;
+        for key in 1..2_000 {
+            journal.apply(&[put(key, &text), Note::Remove(key)]).unwrap();
+            let length = fs::metadata(folder.file("calls")).unwrap().len();
+            assert_eq!(length, journal.file_bytes);
+            longest = longest.max(length);
+        }
+        assert!((REWRITE_BYTES_MIN - 2_000..REWRITE_BYTES_MIN + 2_000).contains(&longest), "{longest}");
+        // What is alive is never written anew for its own length.
+        let many: Vec<_> = (5_000..5_400).map(|key| put(key, &text)).collect();
+        journal.apply(&many).unwrap();
+        assert!(journal.file_bytes > 400_000);
+        drop(journal);
+        assert_eq!(folder.open("calls").1.len(), 401);
+    }
+
+    #[test]
+    fn what_other_instances_left_is_taken_over_when_they_are_gone_and_only_then() {
+        let folder = Folder::new();
+        let (mut dead, _) = folder.open("a");
+        dead.apply(&[put(1, "a's first"), put(2, "a's second"), Note::Remove(1)]).unwrap();
+        let (mut alive, _) = folder.open("calls");
+        alive.apply(&[put(9, "of one that lives")]).unwrap();
+        fs::write(folder.0.join("other.journal"), "not ours").unwrap();
+        drop(dead);
+        let (mut own, _) = folder.open("b");
+        own.apply(&[put(4, "own")]).unwrap();
+        drop(own);
+        let (mut own, left) = folder.open("b");
+        assert_eq!(left.len(), 2, "{left:?}");
+        assert!(left.contains(&(4, "own".into())) && left.iter().any(|(_, text)| text == "a's second"), "{left:?}");
+        assert_eq!(fs::metadata(folder.file("a")).unwrap().len(), 0, "emptied");
+        assert_eq!(fs::read_to_string(folder.0.join("other.journal")).unwrap(), "not ours");
+        let adopted = left.iter().find(|(_, text)| text == "a's second").unwrap().0;
+        own.apply(&[Note::Remove(adopted)]).unwrap();
+        drop((own, alive));
+        // Nothing is ended twice, and nothing is lost.
+        assert_eq!(
+            folder.open("a").1.iter().map(|(_, text)| text.as_str()).collect::<Vec<_>>(),
+            ["own", "of one that lives"]
+        );
+    }
+
+    #[test]
+    fn a_folder_that_cannot_be_used_is_named_with_its_setting() {
+        let folder = Folder::new();
+        fs::write(&folder.0, "a file").unwrap();
+        let error = Journal::open(&folder.0, "calls").unwrap_err();
+        assert!(error.starts_with("BRIDGE_STATE_DIR") && error.contains("cannot be made"), "{error}");
+        fs::remove_file(&folder.0).unwrap();
+        fs::create_dir(&folder.0).unwrap();
+        fs::create_dir(folder.file("calls")).unwrap();
+        let error = Journal::open(&folder.0, "calls").unwrap_err();
+        assert!(error.starts_with("BRIDGE_STATE_DIR") && error.contains("whatsapp-calls.journal"), "{error}");
+        // No link leads the journal elsewhere.
+        fs::remove_dir(folder.file("calls")).unwrap();
+        std::os::unix::fs::symlink("/dev/null", folder.file("calls")).unwrap();
+        Journal::open(&folder.0, "calls").unwrap_err();
+    }
+
+    #[test]
+    fn a_write_that_fails_is_made_up_for_with_the_next() {
+        let folder = Folder::new();
+        let (mut journal, _) = folder.open("calls");
+        journal.apply(&[put(1, "one")]).unwrap();
+        // What is open for reading alone takes nothing, as a full disk.
+        journal.file = Flock::lock(File::open("/dev/null").unwrap(), FlockArg::LockShared).unwrap();
+        journal.apply(&[put(2, "lost at first")]).unwrap_err();
+        journal.apply(&[put(3, "three"), Note::Remove(1)]).unwrap();
+        drop(journal);
+        assert_eq!(folder.open("calls").1, notes(&[(2, "lost at first"), (3, "three")]));
+    }
+
+    #[test]
+    fn what_is_no_line_is_left_out() {
+        let folder = Folder::new();
+        let (mut journal, _) = folder.open("calls");
+        let long = "x".repeat(lines::TEXT_BYTES_MAX + 1);
+        journal.apply(&[put(1, "two\nlines"), put(2, &long), put(3, "three")]).unwrap();
+        drop(journal);
+        assert_eq!(folder.open("calls").1, notes(&[(3, "three")]));
+    }
+
+    #[test]
+    fn all_that_control_noted_is_written_when_it_is_gone() {
+        let folder = Folder::new();
+        let Mailboxes { mut control, journal, .. } = mailboxes(0).unwrap();
+        let counters = Arc::<Counters>::default();
+        let crew = spawn(journal, folder.open("calls").0, Arc::clone(&counters)).unwrap();
+        for key in 0..500 {
+            control.routes.send(Node::Journal, Message::Note(put(key, "call")));
+            if key != 250 {
+                control.routes.send(Node::Journal, Message::Note(Note::Remove(key)));
+            }
+            while control.routes.retry() {
+                std::thread::yield_now();
+            }
+        }
+        drop(control);
+        assert!(crew.finish(PATIENCE));
+        assert_eq!(folder.open("calls").1, notes(&[(250, "call")]));
+        assert!(counters.value("journal_writes").is_some_and(|writes| (1..=999).contains(&writes)));
+        assert_eq!(counters.value("journal_failures"), Some(0));
+    }
+}
