@@ -105,8 +105,8 @@ def signatures_by_others(report, bridge):
         headers = {meta.SIGNATURE: f"sha256={by_openssl}", "Content-Type": "application/json"}
         flips += raw(bridge, bytes(flipped), headers)[0] in (401, 403)
     report.check("one bit of the body flipped, at forty places: refused each time", flips >= 40, flips)
-    by_fetch = command("node", "-e", FETCH, bridge.url + meta.PATH, meta.APP_SECRET, stdin=body)
-    report.check("Node signs and fetches: 200", by_fetch.strip() == "200", by_fetch)
+    by_fetch = command("node", "-e", FETCH, bridge.url + meta.PATH, meta.APP_SECRET, stdin=body).strip()
+    report.check("Node signs and fetches: 200", by_fetch == "200", by_fetch)
 
 
 FETCH = """
