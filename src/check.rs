@@ -11,6 +11,7 @@ mod secrets;
 mod settings;
 #[cfg(test)]
 mod tests;
+mod whatsapp;
 
 use std::net::IpAddr;
 
@@ -23,6 +24,7 @@ use crate::driver::inspect::{ApiPort, Host, MediaPorts, Reach};
 pub use host::LOOPS_BESIDES;
 pub use report::Report;
 pub use settings::{Origin, Setting, settings};
+pub use whatsapp::WhatsAppFacts;
 
 /// How a check ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -93,6 +95,8 @@ pub struct Facts {
     pub model: Vec<Reach>,
     /// The way to the receiver of events.
     pub events: Vec<Reach>,
+    /// What belongs to WhatsApp, where it is configured.
+    pub whatsapp: Option<WhatsAppFacts>,
 }
 
 /// A secret, without it.
@@ -132,5 +136,6 @@ pub fn judge(config: &Config, facts: &Facts) -> Vec<Check> {
     checks.extend(facts.secrets.iter().filter_map(secrets::secret));
     checks.extend(network::model(config, &facts.model));
     checks.extend(network::events(config, &facts.events));
+    checks.extend(whatsapp::whatsapp(config, facts.whatsapp.as_ref()));
     checks
 }

@@ -492,7 +492,8 @@ impl Config {
         let plaintext = flags.allow_plaintext_events;
         let events = events::events(flags.events_url.as_deref(), secrets.events_token.take(), plaintext)?;
         let state_dir = flags.whatsapp.state_dir()?;
-        let whatsapp = flags.whatsapp.checked(&mut secrets, listen, plaintext)?;
+        let credentials = flags.secrets.credentials_directory.as_deref();
+        let whatsapp = flags.whatsapp.checked(&mut secrets, credentials, listen, plaintext)?;
 
         let ports = u32::from(*media_ports.end()) - u32::from(*media_ports.start()) + 1;
         let workers = flags.workers.unwrap_or(cores).max(1);

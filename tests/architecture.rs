@@ -104,8 +104,9 @@ const MODULES: &[(&str, &[&str])] = &[
             "wss",
         ],
     ),
-    // check: it judges what `driver::inspect` saw; peer: media addresses by the rules for a call's candidates.
-    ("check", &["config", "driver", "peer"]),
+    // check: it judges what `driver::inspect` saw; peer: media addresses by the rules for a call's candidates; whatsapp: what
+    // Meta's answers mean.
+    ("check", &["config", "driver", "peer", "whatsapp"]),
     // doctor: its caller is made of the load's parts; driver: the steps of `driver::inspect::reach`.
     ("doctor", &["audio", "driver", "io", "load", "relay", "stats"]),
     ("latency", &["driver"]),

@@ -15,7 +15,8 @@ pub struct CheckFlags {
     /// instead of this shell's variables; as root, since credentials are root's
     #[arg(long, value_name = "FOLDER", num_args = 0..=1, require_equals = true, help_heading = "Checks")]
     pub installed: Option<Option<String>>,
-    /// Open a session at the model with the key, and close it: shows whether the key is taken
+    /// Open a session at the model with the key, and close it: shows whether the key is taken. Ask Meta for each of
+    /// WhatsApp's numbers, which changes nothing: shows whether its token is taken
     #[arg(long, help_heading = "Checks", conflicts_with = "offline")]
     pub deep: bool,
     /// Look up no name and connect to nothing beyond this machine

@@ -288,6 +288,6 @@ pub(super) fn events(config: &Config, steps: &[Reach]) -> Option<Check> {
 }
 
 /// Words of others, fit for a line of text.
-fn shown(words: &str) -> String {
+pub(super) fn shown(words: &str) -> String {
     words.chars().filter(|c| !c.is_control()).take(WORDS_MAX).collect()
 }

@@ -5,7 +5,7 @@ use crate::config::{Config, SecretSource};
 use super::{Check, Facts, SecretFact};
 
 /// Permissions of everybody else.
-const OTHERS: u32 = 0o007;
+pub(super) const OTHERS: u32 = 0o007;
 
 pub(super) fn tls_files(config: &Config, facts: &Facts) -> Check {
     let name = "tls_files";

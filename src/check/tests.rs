@@ -7,7 +7,9 @@ use clap::Parser;
 
 use super::*;
 use crate::config::Flags;
-use crate::driver::inspect::{Clock, Limit, Stage};
+use crate::driver::inspect::{Clock, Folder, Limit, Stage};
+use crate::messages::GraphReply;
+use crate::whatsapp::graph::{self, Reply};
 
 #[derive(Parser)]
 struct Cli {
@@ -68,6 +70,7 @@ fn facts() -> Facts {
             step(Stage::Tls, Ok("certificate verified")),
         ],
         events: Vec::new(),
+        whatsapp: None,
     }
 }
 
@@ -373,6 +376,100 @@ fn a_receiver_of_events_that_is_away_is_a_warning() {
     }
     assert!(!judge(&events, &found(Stage::Tcp, Err("away"))).iter().any(|check| check.found.contains("canary")));
     assert_eq!(verdict("events", &config(&[]), &facts()), None);
+}
+
+const NUMBER: [&str; 5] = [
+    "--whatsapp-phone-number-id=106540352242922",
+    "--whatsapp-app-secret=secret",
+    "--whatsapp-verify-token=verify",
+    "--whatsapp-access-token=token",
+    "--state-dir=/var/lib/x",
+];
+
+/// WhatsApp as it should be.
+fn whatsapp() -> WhatsAppFacts {
+    WhatsAppFacts {
+        numbers: Ok(vec!["sales".into(), "support".into()]),
+        secret_files: vec![("/etc/sales.token".into(), Some(0o100_640))],
+        graph: vec![step(Stage::Dns, Ok("198.41.0.9")), step(Stage::Tls, Ok("certificate verified"))],
+        asked: vec![("sales".into(), Reply::Done)],
+        forward: vec![step(Stage::Tcp, Ok("198.41.0.9:443"))],
+        state: Some(Folder::Writable),
+    }
+}
+
+#[test]
+fn whatsapp_as_it_should_be_gets_no_advice_and_where_there_is_none_nothing_is_said() {
+    let forward = config(&[&NUMBER[..], &["--webhook-forward-url=https://hooks.example/?key=canary"]].concat());
+    let facts = Facts { whatsapp: Some(whatsapp()), ..facts() };
+    for (name, said) in [
+        ("whatsapp_numbers", "2 numbers: sales, support"),
+        ("graph_dns", "graph.facebook.com"),
+        ("graph_tls", "verified"),
+        ("graph_number", "sales: Meta knows it"),
+        ("webhook_forward", "hooks.example"),
+        ("state_dir", "/var/lib/x"),
+    ] {
+        expect(name, &forward, &facts, Outcome::Ok, &[said]);
+    }
+    assert_eq!(verdict("whatsapp_secrets", &forward, &facts), None);
+    assert!(!judge(&forward, &facts).iter().any(|check| check.found.contains("canary")));
+    let names =
+        |config: &Config, facts: &Facts| judge(config, facts).into_iter().map(|check| check.name).collect::<Vec<_>>();
+    assert_eq!(names(&config(&[]), &facts), names(&config(&[]), &super::tests::facts()));
+}
+
+#[test]
+fn each_rule_about_whatsapp_objects_to_one_thing_and_says_what_to_do() {
+    let forward = config(&[&NUMBER[..], &["--webhook-forward-url=https://hooks.example/"]].concat());
+    let change = |change: &dyn Fn(&mut WhatsAppFacts)| {
+        let mut changed = whatsapp();
+        change(&mut changed);
+        Facts { whatsapp: Some(changed), ..facts() }
+    };
+    let bad = change(&|facts| {
+        facts.numbers = Err("BRIDGE_WHATSAPP_NUMBERS names x.toml, which has an error in line 3".into())
+    });
+    expect("whatsapp_numbers", &forward, &bad, Outcome::Fail, &["line 3", "SIGHUP"]);
+    let open = change(&|facts| facts.secret_files[0].1 = Some(0o100_644));
+    expect("whatsapp_secrets", &forward, &open, Outcome::Warn, &["(644)", "chmod 0640 /etc/sales.token"]);
+    for (name, stage, said) in [
+        ("graph_dns", Stage::Dns, "getent hosts graph.facebook.com"),
+        ("graph_tcp", Stage::Tcp, "nc -vz graph.facebook.com 443"),
+        ("graph_tls", Stage::Tls, "ca-certificates"),
+    ] {
+        let away = change(&|facts| facts.graph = vec![step(stage, Err("away"))]);
+        expect(name, &forward, &away, Outcome::Fail, &["away", "no call can be answered", said]);
+    }
+    let says = |status: u16, body: &str| {
+        let reply = graph::read_probe(&Ok(GraphReply { status, retry_after_sec: None, body: body.into() }));
+        change(&|facts| facts.asked = vec![("sales".into(), reply.clone())])
+    };
+    let expired = r#"{"error":{"message":"Session has expired","type":"OAuthException","code":190}}"#;
+    expect(
+        "graph_number",
+        &forward,
+        &says(401, expired),
+        Outcome::Fail,
+        &["sales", "Session has expired", "190", "system user"],
+    );
+    expect("graph_number", &forward, &says(200, "<html>"), Outcome::Fail, &["sales", "BRIDGE_GRAPH_URL"]);
+    for (stage, said) in [(Stage::Dns, "resolv.conf"), (Stage::Tcp, "ten minutes"), (Stage::Tls, "ca-certificates")] {
+        let away = change(&|facts| facts.forward = vec![step(stage, Err("away"))]);
+        expect("webhook_forward", &forward, &away, Outcome::Warn, &["away", said]);
+    }
+    let refused = change(&|facts| facts.state = Some(Folder::Refused("Permission denied".into())));
+    expect(
+        "state_dir",
+        &forward,
+        &refused,
+        Outcome::Fail,
+        &["Permission denied", "chown voice-media-bridge /var/lib/x"],
+    );
+    let missing = change(&|facts| facts.state = Some(Folder::Missing));
+    expect("state_dir", &forward, &missing, Outcome::Ok, &["is made at the start"]);
+    let none = Facts { whatsapp: Some(WhatsAppFacts { state: None, ..whatsapp() }), ..facts() };
+    expect("state_dir", &config(&NUMBER[..4]), &none, Outcome::Warn, &["no journal", "BRIDGE_STATE_DIR"]);
 }
 
 #[test]

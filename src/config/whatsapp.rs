@@ -4,12 +4,12 @@
 //! reads it.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 
 use super::secrets::Secrets;
-use super::{ConfigError, EventsUrl, Secret};
+use super::{ConfigError, EventsUrl, Secret, SecretSource};
 
 /// Where webhooks are taken.
 pub const WEBHOOK_PATH: &str = "/webhooks/whatsapp";
@@ -160,10 +160,12 @@ impl WhatsAppFlags {
         }
     }
 
-    /// Whether WhatsApp is on, and whether all is there then. Takes its secrets out of those that were found.
+    /// Whether WhatsApp is on, and whether all is there then. Takes its secrets out of those that were found; credentials are
+    /// in this folder, and are nobody's wish where there is no number.
     pub(super) fn checked(
         self,
         secrets: &mut Secrets,
+        credentials: Option<&Path>,
         listen: SocketAddr,
         allow_plaintext: bool,
     ) -> Result<Option<WhatsApp>, ConfigError> {
@@ -177,10 +179,16 @@ impl WhatsAppFlags {
             secrets.whatsapp_access_token.take(),
         );
         if phone_number_id.is_none() && numbers_file.is_none() {
+            let is_wish = |source: &SecretSource| match source {
+                SecretSource::Nowhere => false,
+                SecretSource::Setting => true,
+                SecretSource::File(path) => !credentials.is_some_and(|folder| path.starts_with(folder)),
+            };
+            let sources = &secrets.sources;
             let set = [
-                (app_secret.is_some(), "a secret of WhatsApp is set (WHATSAPP_APP_SECRET)"),
-                (verify_token.is_some(), "a secret of WhatsApp is set (WHATSAPP_VERIFY_TOKEN)"),
-                (access_token.is_some(), "a secret of WhatsApp is set (WHATSAPP_ACCESS_TOKEN)"),
+                (is_wish(&sources.whatsapp_app_secret), "a secret of WhatsApp is set (WHATSAPP_APP_SECRET)"),
+                (is_wish(&sources.whatsapp_verify_token), "a secret of WhatsApp is set (WHATSAPP_VERIFY_TOKEN)"),
+                (is_wish(&sources.whatsapp_access_token), "a secret of WhatsApp is set (WHATSAPP_ACCESS_TOKEN)"),
                 (forward_url.is_some(), "BRIDGE_WEBHOOK_FORWARD_URL is set"),
             ];
             let Some((_, what)) = set.into_iter().find(|(is_set, _)| *is_set) else { return Ok(None) };
@@ -341,6 +349,18 @@ mod tests {
             );
             assert!(!error.contains("canary"), "{error}");
         }
+    }
+
+    #[test]
+    fn credentials_alone_turn_nothing_on_and_are_in_nobodys_way() {
+        let line = Line::try_parse_from(["bridge", "--credentials-directory=/run/c"]).unwrap();
+        let read = |path: &Path| Ok(path.starts_with("/run/c").then(|| b"a-credential-of-sixteen".to_vec()));
+        let config = Config::from_flags_and_files(line.flags, 2, &read);
+        // The events' token is a wish even there.
+        assert!(config.unwrap_err().setting.starts_with("BRIDGE_EVENTS_URL"));
+        let line =
+            Line::try_parse_from(["bridge", "--credentials-directory=/run/c", "--events-url=http://[::1]/"]).unwrap();
+        assert_eq!(Config::from_flags_and_files(line.flags, 2, &read).unwrap().whatsapp, None);
     }
 
     #[test]

@@ -7,7 +7,7 @@ mod host;
 mod ports;
 mod reach;
 
-pub use host::{Clock, Host, Limit, host, is_local_address, is_roots_alone, mode};
+pub use host::{Clock, Folder, Host, Limit, folder, host, is_local_address, is_roots_alone, mode};
 pub use ports::{ApiPort, MediaPorts, api_port, media_ports};
 pub use reach::{Login, Reach, Stage, Target, reach};
 

@@ -21,6 +21,12 @@ const FLAG: &str = "--installed";
 const VARIABLES: &str = "voice-media-bridge.env";
 const CREDENTIALS: &str = "credentials";
 
+/// How the names of our variables begin.
+const OURS: [&str; 3] = ["BRIDGE_", "OPENAI_", "WHATSAPP_"];
+
+/// What the units set themselves: the folder that StateDirectory= makes.
+const STATE: (&str, &str) = ("BRIDGE_STATE_DIR", "/var/lib/voice-media-bridge");
+
 /// Runs this command again with the settings of the installed service, where it is one of `commands` and its arguments ask
 /// for that. Returns where they do not, and the error where it cannot be done.
 pub fn adopt(commands: &[&str]) -> io::Result<()> {
@@ -43,6 +49,10 @@ pub fn adopt(commands: &[&str]) -> io::Result<()> {
     if others.first().is_some_and(|command| command == "doctor") && !others.iter().any(|other| other == "--no-start") {
         others.push("--no-start".into());
     }
+    let (state, folder) = STATE;
+    if !variables.iter().any(|(name, _)| name == state) {
+        variables.push((state.into(), folder.into()));
+    }
     let has = |variables: &[(String, String)], name: &str| variables.iter().any(|(other, _)| other == name);
     if !has(&variables, "BRIDGE_URL") {
         variables.push(("BRIDGE_URL".into(), url(&variables)));
@@ -50,10 +60,7 @@ pub fn adopt(commands: &[&str]) -> io::Result<()> {
     let mut command = Command::new(std::env::current_exe()?);
     // What the shell says of the same things is not the service's.
     for (name, _) in std::env::vars_os() {
-        if name
-            .to_str()
-            .is_some_and(|name| name.starts_with("BRIDGE_") || name.starts_with("OPENAI_") || name == "PORT")
-        {
+        if name.to_str().is_some_and(|name| OURS.iter().any(|ours| name.starts_with(ours)) || name == "PORT") {
             command.env_remove(name);
         }
     }

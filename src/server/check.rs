@@ -1,13 +1,22 @@
 //! Gathers what `check-config` judges: looks at this host, and beyond it unless told not to.
 
-use crate::check::{Facts, Origin, Report, SecretFact, judge, settings};
-use crate::config::{Config, IoChoice, SecretSource, SecretSources, Upstream};
+use std::time::Duration;
+
+use crate::check::{Facts, Origin, Report, SecretFact, WhatsAppFacts, judge, settings};
+use crate::config::{Config, EventsUrl, IoChoice, SecretSource, SecretSources, Upstream, WhatsApp};
+use crate::driver::fetch::{Answer, Request};
 use crate::driver::inspect::{self, Login, Reach, Target};
-use crate::driver::{try_rings, try_uring};
+use crate::driver::{self, try_rings, try_uring};
+use crate::messages::GraphReply;
 use crate::realtime;
 use crate::tls::Tls;
+use crate::whatsapp::graph::{self, Reply};
+use crate::whatsapp::{CallPolicy, Number, Settings};
 
-use super::{media_ip, reload};
+use super::{media_ip, numbers, reload};
+
+/// How long Meta may take to answer about one number.
+const ANSWER_TIME_MAX: Duration = Duration::from_secs(10);
 
 /// How far to look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,6 +48,7 @@ pub fn run(config: &Config, origins: &[Origin], depth: Depth) -> Result<Report, 
         media_is_local: inspect::is_local_address(media_ip),
         model: if depth == Depth::Offline { Vec::new() } else { model(config, depth)? },
         events: if depth == Depth::Offline { Vec::new() } else { events(config)? },
+        whatsapp: whatsapp(config, depth)?,
     };
     Ok(Report::new(settings(config, origins), judge(config, &facts)))
 }
@@ -87,8 +97,54 @@ fn model(config: &Config, depth: Depth) -> Result<Vec<Reach>, String> {
 }
 
 fn events(config: &Config) -> Result<Vec<Reach>, String> {
-    let Some(events) = &config.events else { return Ok(Vec::new()) };
-    let place = events.url.place();
+    config.events.as_ref().map_or_else(|| Ok(Vec::new()), |events| way(&events.url))
+}
+
+/// The way to a server, which is asked for nothing.
+fn way(url: &EventsUrl) -> Result<Vec<Reach>, String> {
+    let place = url.place();
     let tls = if place.tls { Some(Tls::new()?) } else { None };
     Ok(inspect::reach(&Target { host: &place.host, port: place.port, tls: tls.as_ref(), login: None }))
+}
+
+fn whatsapp(config: &Config, depth: Depth) -> Result<Option<WhatsAppFacts>, String> {
+    let Some(settings) = &config.whatsapp else { return Ok(None) };
+    let loaded = numbers::load(config);
+    let goes_out = depth != Depth::Offline;
+    let graph = if goes_out { way(&settings.graph_url)? } else { Vec::new() };
+    let is_reached = graph.last().is_some_and(|step| step.outcome.is_ok());
+    let asked = match &loaded {
+        Ok(Some(numbers)) if depth == Depth::Session && is_reached => ask(settings, &numbers.numbers)?,
+        _ => Vec::new(),
+    };
+    let forward = match &settings.forward_url {
+        Some(url) if goes_out => way(url)?,
+        _ => Vec::new(),
+    };
+    let names = |numbers: Settings| numbers.numbers.into_iter().map(|number| number.name).collect();
+    let secret_files = numbers::secret_files(settings);
+    Ok(Some(WhatsAppFacts {
+        numbers: loaded.map(|numbers| numbers.map_or_else(Vec::new, names)),
+        secret_files: secret_files.into_iter().map(|path| (path.clone(), inspect::mode(&path))).collect(),
+        graph,
+        asked,
+        forward,
+        state: config.state_dir.as_deref().map(inspect::folder),
+    }))
+}
+
+/// What Meta says of each number whose calls are ours; nothing is changed by it.
+fn ask(settings: &WhatsApp, numbers: &[Number]) -> Result<Vec<(String, Reply)>, String> {
+    let client = driver::graph::client(&settings.graph_url.expose()).map_err(|error| error.to_string())?;
+    let ours = numbers.iter().filter(|number| number.calls != CallPolicy::Ignore);
+    let asked = ours.map(|number| {
+        let bearer = format!("Bearer {}", number.access_token.expose());
+        let headers = [("Authorization", bearer.as_str())];
+        let path = graph::probe_path(&number.phone_number_id);
+        let request = Request { path: &path, headers: &headers, body: None, time_max: ANSWER_TIME_MAX };
+        let reply = |Answer { status, retry_after_sec, body }| GraphReply { status, retry_after_sec, body };
+        let outcome = client.ask(&request).0.map(reply).map_err(|error| error.to_string());
+        (number.name.clone(), graph::read_probe(&outcome))
+    });
+    Ok(asked.collect())
 }

@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 
 import yaml
 
@@ -28,7 +29,7 @@ def case(name, role, host, files, **values):
 
 def run(report):
     shutil.rmtree(EVIDENCE / "rendered", ignore_errors=True)
-    judges = [haproxy(report), firewall(report), units(report), settings(report), prometheus(report)]
+    judges = [haproxy(report), firewall(report), units(report), settings(report), numbers(report), prometheus(report)]
     for judge in judges:  # up to where the files are needed
         next(judge)
     render()
@@ -132,6 +133,48 @@ def settings(report):
     value = re.sub(r'\\(["\\`$])', r"\1", found[1]) if found else None
     report.check("a setting survives its quotes", value == hard["BRIDGE_EVENTS_URL"], value)
     report.check("numbers are numbers", 'BRIDGE_WORKERS="2"' in text)
+
+
+def numbers(report):
+    """What the inventory says of WhatsApp's numbers is what a reader of TOML finds."""
+    hard = 'Say "hello"\n\\ and # \U0001f600 = [1]'
+    tools = [{"type": "function", "name": "look", "parameters": {"type": "object", "properties": {"a b": {"type": "string"}}, "required": []}}]
+    values = {
+        "whatsapp_config": {"voice": "marin", "turnDetection": {"threshold": 0.5, "createResponse": True}},
+        "whatsapp_numbers": [
+            {"phone_number_id": "106540352242922", "name": "sales", "config": {"instructions": hard, "tools": tools}},
+            {"phone_number_id": 106540352242923, "calls": "reject", "access_token": "canary", "app_secret": "canary"},
+        ],
+        "webhook_forward_url": 'https://hooks.example/?a="b"',
+    }
+    files = ["numbers.toml", "voice-media-bridge.env"]
+    folder = case("numbers", BRIDGE, "bridge-1", files, **values)
+    one = case("number", BRIDGE, "bridge-1", files, whatsapp_phone_number_id="106540352242922")
+    yield
+    text = (folder / "numbers.toml").read_text()
+    try:
+        found = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        found = {"error": str(error)}
+    expected = {
+        "config": values["whatsapp_config"],
+        "number": [
+            {"phone_number_id": "106540352242922", "name": "sales", "config": {"instructions": hard, "tools": tools}},
+            {
+                "phone_number_id": "106540352242923",
+                "calls": "reject",
+                "access_token_file": "106540352242923.access-token",
+                "app_secret_file": "106540352242923.app-secret",
+            },
+        ],
+    }
+    report.check("numbers are read as they were written", found == expected, "" if found == expected else found)
+    report.check("and no secret is among them", "canary" not in text)
+    env = (folder / "voice-media-bridge.env").read_text()
+    named = "BRIDGE_WHATSAPP_NUMBERS=/etc/voice-media-bridge/whatsapp/numbers.toml\n" in env
+    report.check("the settings name their file", named and "PHONE_NUMBER_ID" not in env)
+    report.check("and the receiver of webhooks", 'BRIDGE_WEBHOOK_FORWARD_URL="https://hooks.example/?a=\\"b\\""\n' in env)
+    report.check("or the only number", "WHATSAPP_PHONE_NUMBER_ID=106540352242922\n" in (one / "voice-media-bridge.env").read_text())
 
 
 def prometheus(report):

@@ -1,6 +1,7 @@
 //! The machine: its kernel's settings, this process's limits, processors, the clock.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::net::{IpAddr, UdpSocket};
 use std::ops::RangeInclusive;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -10,6 +11,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::sys::resource::{Resource, getrlimit};
+use nix::unistd::{AccessFlags, access};
 
 use crate::driver::{probe, system};
 
@@ -99,6 +101,38 @@ pub fn is_local_address(ip: IpAddr) -> bool {
 /// A file's permissions.
 pub fn mode(path: &Path) -> Option<u32> {
     Some(fs::metadata(path).ok()?.permissions().mode())
+}
+
+/// A folder that is to be written to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Folder {
+    /// It can.
+    Writable,
+    /// It is not there, and can be made.
+    Missing,
+    /// It cannot; why.
+    Refused(String),
+}
+
+/// Whether this user could write there.
+pub fn folder(path: &Path) -> Folder {
+    let parts = AccessFlags::W_OK | AccessFlags::X_OK;
+    // The nearest that is there decides.
+    for (depth, place) in path.ancestors().enumerate() {
+        match fs::metadata(place) {
+            Ok(found) if !found.is_dir() => return Folder::Refused(format!("{} is no folder", place.display())),
+            Ok(_) => {
+                return match access(place, parts) {
+                    Ok(()) if depth == 0 => Folder::Writable,
+                    Ok(()) => Folder::Missing,
+                    Err(error) => Folder::Refused(format!("{}: {}", place.display(), error.desc())),
+                };
+            }
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) => return Folder::Refused(error.to_string()),
+        }
+    }
+    Folder::Refused("no part of it is there".into())
 }
 
 /// Whether root alone can read a file, which a service of another user then cannot.
@@ -236,6 +270,20 @@ mod tests {
         assert_eq!(seen.pinning_refused, None);
         assert!(seen.descriptors.is_some_and(|limit| limit.soft <= limit.hard), "{seen:?}");
         assert!(is_local_address([127, 0, 0, 1].into()) && !is_local_address([198, 41, 0, 4].into()));
+    }
+
+    #[test]
+    fn a_folder_is_writable_or_can_be_made_or_it_is_said_why_not() {
+        let place = std::env::temp_dir().join(format!("voice-media-bridge-folder-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&place);
+        assert_eq!(folder(&place.join("a/b")), Folder::Missing);
+        fs::create_dir(&place).unwrap();
+        assert_eq!(folder(&place), Folder::Writable);
+        fs::write(place.join("file"), "").unwrap();
+        for path in [place.join("file"), place.join("file/below")] {
+            assert!(matches!(folder(&path), Folder::Refused(_)), "{}", path.display());
+        }
+        fs::remove_dir_all(&place).unwrap();
     }
 
     #[test]
