@@ -228,6 +228,8 @@ pub struct Simulator {
     timers: BTreeMap<(Instant, u64), Due>,
     timers_made: u64,
     tick: Option<Instant>,
+    /// Whether the webhook was ever answered, by whatever.
+    is_heard: bool,
     report: Report,
     is_over: bool,
     outputs: VecDeque<Output<()>>,
@@ -254,6 +256,7 @@ impl Simulator {
             timers: BTreeMap::new(),
             timers_made: 0,
             tick: None,
+            is_heard: false,
             report: Report::default(),
             is_over: false,
             outputs: [bind].into(),

@@ -148,34 +148,42 @@ fn keep(file: Option<&PathBuf>, samples: &[i16], say: &impl Fn(&str)) {
     }
 }
 
-/// A record's fields, one a line; those of objects behind their name.
+/// What is shown of a record besides its own words and Meta's side.
+const SHOWN: [&str; 7] = [
+    "uplink.packets",
+    "uplink.lost",
+    "uplink.appendedMs",
+    "downlink.packets",
+    "downlink.playedMs",
+    "agent.responses",
+    "agent.bargeIns",
+];
+
+/// A record's fields, one a line.
 fn record_lines(record: &Value) -> Vec<String> {
-    let mut lines = Vec::new();
-    collect("", record, &mut lines);
+    let mut fields = Vec::new();
+    collect("", record, &mut fields);
+    let is_shown = |name: &str| !name.contains('.') || name.starts_with("whatsapp.") || SHOWN.contains(&name);
+    let shown = fields.into_iter().filter(|(name, _)| is_shown(name));
+    let mut lines: Vec<String> = shown.map(|(name, value)| format!("  {name:<34} {}", shortened(&value))).collect();
     if lines.is_empty() {
         lines.push("  the bridge knows nothing of the call".to_owned());
     }
     lines
 }
 
-/// Lines of a record that are shown.
-const RECORD_LINES_MAX: usize = 60;
-
-fn collect(name: &str, value: &Value, lines: &mut Vec<String>) {
-    if lines.len() >= RECORD_LINES_MAX {
-        return;
-    }
+/// The values of a record; names of those within others are joined by dots.
+fn collect(name: &str, value: &Value, fields: &mut Vec<(String, String)>) {
     match value {
-        Value::Null => {}
-        Value::Object(fields) => {
-            for (field, value) in fields {
+        Value::Object(within) => {
+            for (field, value) in within {
                 let name = if name.is_empty() { field.clone() } else { format!("{name}.{field}") };
-                collect(&name, value, lines);
+                collect(&name, value, fields);
             }
         }
-        Value::Array(values) if values.is_empty() => {}
-        Value::String(text) => lines.push(format!("  {name:<34} {}", shortened(text))),
-        other => lines.push(format!("  {name:<34} {}", shortened(&other.to_string()))),
+        Value::Null | Value::Array(_) => {}
+        Value::String(text) => fields.push((name.to_owned(), text.clone())),
+        other => fields.push((name.to_owned(), other.to_string())),
     }
 }
 
@@ -249,14 +257,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_record_is_shown_field_by_field_and_bounded() {
-        let record =
-            json!({"state": "ended", "none": null, "whatsapp": {"timings": {"acceptMs": 5}}, "long": "x".repeat(99)});
+    fn a_record_is_shown_field_by_field_and_fits_into_a_terminal() {
+        let record = json!({
+            "state": "ended", "none": null, "long": "x".repeat(99),
+            "whatsapp": {"terminate": {"durationSec": 5}}, "uplink": {"lost": 0, "late": 7},
+        });
         let lines = record_lines(&record);
-        assert!(
-            lines.iter().any(|line| line.trim_start().starts_with("whatsapp.timings.acceptMs") && line.ends_with(" 5"))
-        );
-        assert!(lines.iter().all(|line| line.len() <= 100 && !line.contains("none")), "{lines:?}");
+        let words: Vec<Vec<&str>> = lines.iter().map(|line| line.split_whitespace().collect()).collect();
+        assert_eq!(words[1..], [["state", "ended"], ["uplink.lost", "0"], ["whatsapp.terminate.durationSec", "5"]]);
+        assert!(lines.iter().all(|line| line.len() <= 100), "{lines:?}");
         assert_eq!(record_lines(&json!({})), ["  the bridge knows nothing of the call"]);
     }
 }

@@ -71,7 +71,8 @@ pub fn run(
         }
         tell(event);
     };
-    run_machine(config, (listener.into(), graph), ports, sink)
+    let report = run_machine(config, (listener.into(), graph), ports, sink)?;
+    report.error.clone().map_or(Ok(report), Err)
 }
 
 /// Runs the machine with its Graph API behind this listener.

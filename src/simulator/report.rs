@@ -74,6 +74,8 @@ pub struct CallReport {
     pub first_voice_ms: Option<f64>,
     /// What of all this the bridge took: to `pre_accept`, from connected to `accept`, and from there to audio.
     pub own_ms: Option<[f64; 3]>,
+    /// ICE and DTLS: from the answer's being applied to connected. The bridge's checks and flights set the pace.
+    pub connecting_ms: Option<f64>,
     /// It was over.
     pub ended_ms: Option<f64>,
     /// Who ended it: `user`, `bridge`, `client` (Meta's, for want of an answer or of media) or `simulator`.
@@ -109,6 +111,7 @@ impl CallReport {
             first_audio_ms: between(times.accepted, times.audio).map(ms),
             first_voice_ms: between(times.accepted, times.voice).map(ms),
             own_ms: own(call).map(|parts| parts.map(ms)),
+            connecting_ms: between(times.applied, times.connected).map(ms),
             ended_ms: told(times.ended),
             ended_by: call.ender.map(|ender| match ender {
                 Ender::User => "user",
@@ -161,13 +164,20 @@ impl ScenarioReport {
         }
     }
 
-    /// The sum of the bridge's own times, median over calls: the whole and its parts.
+    /// What the bridge itself took, median over calls: the whole and its parts.
     fn own(&self) -> Option<(f64, [f64; 3])> {
         let mut all: Vec<[f64; 3]> = self.calls.iter().filter_map(|call| call.own_ms).collect();
         let sum = |parts: &[f64; 3]| parts.iter().sum::<f64>();
         all.sort_by(|one, two| sum(one).total_cmp(&sum(two)));
         let middle = *all.get(all.len() / 2)?;
         Some((sum(&middle), middle))
+    }
+
+    /// How long ICE and DTLS took, median over calls.
+    fn connecting(&self) -> Option<f64> {
+        let mut all: Vec<f64> = self.calls.iter().filter_map(|call| call.connecting_ms).collect();
+        all.sort_by(f64::total_cmp);
+        all.get(all.len() / 2).copied()
     }
 }
 
@@ -181,11 +191,11 @@ impl fmt::Display for ScenarioReport {
             writeln!(f, "  {mark:>5}  {:<56}  {}", check.text, check.seen)?;
         }
         if let Some((sum, [first, second, third])) = self.own() {
-            write!(
-                f,
-                "         the bridge's own time: {sum:.1} ms = {first:.1} to pre_accept + {second:.1} from connected "
-            )?;
-            writeln!(f, "to accept + {third:.1} from its 200 to audio")?;
+            writeln!(f, "         the bridge's own time: {sum:.1} ms = {first:.1} from the webhook to pre_accept +")?;
+            writeln!(f, "         {second:.1} from connected to accept + {third:.1} from accept's 200 to audio")?;
+        }
+        if let Some(connecting) = self.connecting() {
+            writeln!(f, "         ICE and DTLS: {connecting:.1} ms from the answer's being applied to connected")?;
         }
         for note in &self.notes {
             writeln!(f, "   note  {note}")?;

@@ -13,7 +13,7 @@ use super::report::ScenarioReport;
 use super::scenario::{Calls, Scenario, Signature};
 use super::signature;
 use super::webhooks::{self, CallText, Ending, Shape};
-use super::{Due, Place, Simulator, SimulatorEvent};
+use super::{Due, Place, Simulator, SimulatorEvent, Target};
 
 /// How long calls of a burst take to come.
 const BURST: Duration = Duration::from_secs(2);
@@ -345,6 +345,7 @@ impl Simulator {
             Err(why) => format!("no answer to the webhook: {why}"),
         };
         run.undelivered -= 1;
+        self.is_heard |= outcome.is_ok();
         if outcome == Ok(200) {
             for number in &delivery.calls {
                 let times = &mut run.calls[*number].times;
@@ -357,6 +358,7 @@ impl Simulator {
         }
         let is_signed = run.scenario.webhooks.signature == Signature::Good;
         let again = outcome != Ok(200) && is_signed && what == expect::Delivery::Event;
+        let why = outcome.as_ref().err().cloned();
         run.delivered.push(Delivered { what, outcome, took: done.took });
         self.tell(now, place, "bridge > Meta", text);
         if !again {
@@ -364,6 +366,10 @@ impl Simulator {
         }
         if delivery.sendings < SENDINGS_MAX {
             return self.send_after(now + SEND_AGAIN * 2u32.pow(delivery.sendings - 1), delivery);
+        }
+        if let (Some(why), false) = (why, self.is_heard) {
+            let Target { authority, .. } = &self.config.webhook;
+            return self.finish(Some(format!("no webhook is taken at {authority} (--webhook): {why}")));
         }
         // Nobody will take a call that nobody has heard of.
         for number in delivery.calls {

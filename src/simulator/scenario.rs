@@ -14,6 +14,8 @@ pub struct Scenario {
     pub about: &'static str,
     /// How sure it is that Meta behaves so.
     pub certainty: Certainty,
+    /// Whether somebody must do something to the bridge meanwhile: such a scenario is none of `all`.
+    pub is_by_hand: bool,
     /// How many call.
     pub calls: Calls,
     /// How they are told to the bridge.
@@ -220,6 +222,7 @@ pub(super) const PLAIN: Scenario = Scenario {
     name: "",
     about: "",
     certainty: Certainty::Documented,
+    is_by_hand: false,
     calls: Calls::Some(1),
     webhooks: WEBHOOKS,
     graph: GRAPH,

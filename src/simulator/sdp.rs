@@ -33,9 +33,8 @@ pub(super) const INVALID: u32 = 138_008;
 const LONG: Rule = rule(INVALID, Inferred, "An answer is no longer than 64 KiB.");
 const LINE_ENDS: Rule = rule(INVALID, Documented, "Every line ends with CR LF, the last one too.");
 const LINES: Rule = rule(INVALID, Inferred, "Every line is a lower-case letter, an equals sign and a value.");
-const ORDER: Rule = rule(INVALID, Seen, "Lines stand in the order of RFC 8866: v, o, s, c, t, a, and under m: c, a.");
-const PLACE_OF_C: Rule =
-    rule(INVALID, Seen, "c= stands before t= or under m=, never between t= and m=, and one of the two is there.");
+const ORDER: Rule = rule(INVALID, Seen, "Lines stand in the order of RFC 8866: v o s c t a, under m: c a.");
+const PLACE_OF_C: Rule = rule(INVALID, Seen, "c= stands before t= or under m=, never between t= and m=.");
 const VERSION: Rule =
     rule(INVALID, Inferred, "The lines v=0, o= with six parts, s= and t= with two numbers are there.");
 const MEDIA: Rule = rule(INVALID, Documented, "There is exactly one m= line, and it is audio with a port above 0.");

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::server_calls::{PATIENCE, start_with};
+use crate::server_calls::{PATIENCE, poll_until, start_with};
 use crate::server_process::run;
 use crate::support::process::Process;
 use crate::support::server::{Server, free_address};
@@ -35,6 +35,7 @@ fn bridge(name: &str, graph: &str, media_ports: &str) -> Server {
         ("BRIDGE_MEDIA_PORTS", media_ports),
         ("BRIDGE_GRAPH_URL", &url),
         ("BRIDGE_STATE_DIR", &state),
+        ("BRIDGE_LOG", "warn"),
     ];
     start_with(&[&own[..], &ACCOUNT[..]].concat())
 }
@@ -100,6 +101,36 @@ fn a_bridge_that_does_not_know_the_webhook_fails_with_what_it_said() {
     assert_eq!(code, MISSED, "{output}");
     assert!(output.contains("it was answered 404") && output.contains("0 of 1 held"), "{output}");
     assert_eq!(report["scenarios"][0]["calls"][0]["endedBy"], "simulator", "{report}");
+}
+
+#[test]
+fn a_webhook_that_nobody_takes_is_no_run() {
+    let (graph, webhook) = (free_address().to_string(), format!("http://{}/webhook", free_address()));
+    let (code, output, _) = simulate("nobody", &webhook, &graph, &["--relay", "127.0.0.1:24903"]);
+    assert_eq!(code, Some(1), "{output}");
+    assert!(output.contains("error: no webhook is taken at") && output.contains("Connection refused"), "{output}");
+}
+
+#[test]
+fn a_call_of_a_bridge_that_was_killed_is_ended_at_meta_by_its_successor() {
+    let graph = free_address().to_string();
+    let server = bridge("killed", &graph, "24230-24239");
+    let webhook = format!("http://{}/webhooks/whatsapp", server.address());
+    let mut command = Command::new(env!("CARGO_BIN_EXE_voice-media-bridge"));
+    let path = format!("{}/simulator-killed.json", env!("CARGO_TARGET_TMPDIR"));
+    command.env_clear().envs(ACCOUNT).args(["simulate-whatsapp", "--webhook", &webhook, "--listen", &graph]);
+    command.args(["--scenario", "bridge-hangs-up", "--relay", "127.0.0.1:24904", "--json", &path, "--verbose"]);
+    let simulator = Process::start(&mut command);
+    poll_until("the call to be up", || {
+        let output = simulator.output();
+        if output.contains("a voice is heard") { Ok(()) } else { Err(output) }
+    });
+    drop(server); // kills it: no word to Meta or to the relay
+    let successor = bridge("killed", &graph, "24230-24239");
+    let (status, output) = simulator.ended(Duration::from_secs(60));
+    let report: Value = serde_json::from_str(&std::fs::read_to_string(&path).expect("a report")).expect("JSON");
+    assert_eq!(report["scenarios"][0]["calls"][0]["endedBy"], "bridge", "{output}\n{}", successor.log());
+    assert_eq!((status.code(), not_held(&report)), (MISSED, not_held(&report)), "{output}");
 }
 
 #[test]
