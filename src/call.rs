@@ -487,7 +487,13 @@ impl Call {
     fn start_media(&mut self, now: Instant) {
         self.media_at = None;
         self.state = CallState::Active;
-        self.downlink.start(now);
+        // Each activation has come a way of its own, over the network; media that starts by itself does so when a handshake ends,
+        // and many of those may end together.
+        if self.activated {
+            self.downlink.start_soon(now);
+        } else {
+            self.downlink.start(now);
+        }
         // Whoever activates a call has been told that its caller hears us.
         let hears = self.heard || self.activated;
         self.greeting_at = Some(if hears { now } else { now + GREETING_WAIT });

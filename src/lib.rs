@@ -99,6 +99,7 @@ pub mod realtime;
 pub mod relay;
 pub mod report;
 pub mod server;
+pub mod simulator;
 pub mod slab;
 pub mod stats;
 pub mod tls;

@@ -11,7 +11,7 @@ pub(crate) mod call;
 mod echo;
 pub mod flags;
 pub mod report;
-mod requests;
+pub(crate) mod requests;
 pub(crate) mod tally;
 #[cfg(test)]
 mod tests;

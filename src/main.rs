@@ -28,6 +28,8 @@ use voice_media_bridge::load::flags::LoadFlags;
 use voice_media_bridge::server;
 use voice_media_bridge::server::check::Depth;
 use voice_media_bridge::server::doctor::Told;
+use voice_media_bridge::simulator::flags::{DemoFlags, SimulateFlags};
+use voice_media_bridge::simulator::{self, SimulatorEvent};
 use voice_media_bridge::top;
 
 /// Joins WhatsApp Business voice calls (WebRTC, Opus) to a realtime speech model
@@ -63,6 +65,12 @@ enum Task {
     /// Place a call to a bridge through the real network stack, and say which step failed
     #[command(after_help = DOCTOR_HELP)]
     Doctor(Box<DoctorArgs>),
+    /// Play Meta's side of WhatsApp calls to a bridge, scenario by scenario, and say what did not hold
+    #[command(after_help = SIMULATE_HELP)]
+    SimulateWhatsapp(Box<SimulateFlags>),
+    /// See it work: a simulated WhatsApp, a bridge and the built-in agent on this machine, and one call
+    #[command(after_help = DEMO_HELP)]
+    Demo(DemoFlags),
     /// Show the live calls of a running bridge in this terminal
     #[command(after_help = "Keys: q quit, s sort by the next column, arrows and PgUp/PgDn scroll, p pause.\n\n\
         Examples:\n  \
@@ -140,6 +148,38 @@ Examples:
     voice-media-bridge capacity --workers 2 --io epoll --json -
 Exit codes: 0 a number was found, 1 it could not run, 3 not even the smallest number of calls
 held.";
+
+const SIMULATE_HELP: &str = "\
+Webhooks, Graph API, media relay and callers, on one machine and without an account. Answers are
+held to every rule that is known; what is inferred and not documented is marked so (--list).
+
+Examples:
+  A bridge and its simulated WhatsApp, in two terminals (it prints the variables that a bridge
+  needs; these are the defaults):
+    BRIDGE_GRAPH_URL=http://127.0.0.1:8099 WHATSAPP_PHONE_NUMBER_ID=100000000000001 \\
+      WHATSAPP_ACCESS_TOKEN=simulated-access-token WHATSAPP_VERIFY_TOKEN=simulated-verify-token \\
+      WHATSAPP_APP_SECRET=00112233445566778899aabbccddeeff voice-media-bridge
+    voice-media-bridge simulate-whatsapp
+  Everything, four scenarios at once:
+    voice-media-bridge simulate-whatsapp --scenario all --at-once 4
+  Two hundred calls within two seconds:
+    voice-media-bridge simulate-whatsapp --scenario burst --calls 200
+  A recording of yours as the caller, and what it hears:
+    voice-media-bridge simulate-whatsapp --speech me.wav --record /tmp --verbose
+  Another bridge, its report for a script:
+    voice-media-bridge simulate-whatsapp --webhook http://10.0.0.5:3000/webhook \\
+      --listen 10.0.0.9:8099 --relay 10.0.0.9:0 --json report.json
+Ctrl-C ends it and reports. Exit codes: 0 everything held, 1 it could not run, 3 something did not
+hold. It sends to this machine and to private networks alone, unless told otherwise.";
+
+const DEMO_HELP: &str = "\
+It needs no account, no key and no network: everything runs on loopback, and is gone afterwards.
+
+Examples:
+  See a call, from the webhook to the hang-up:  voice-media-bridge demo
+  Hear it:                                      voice-media-bridge demo --record heard.wav
+  For a script:                                 voice-media-bridge demo --json
+Exit codes: 0 the call was as it should be, 1 it could not run, 3 something did not hold.";
 
 /// What a command ends with when it ran and what it measured is not as it should be.
 const BOUND_MISSED: u8 = 3;
@@ -250,6 +290,14 @@ fn main() -> ExitCode {
             Err(problem) => Err(problem),
         },
         Some(Task::Doctor(args)) => match doctor(&args) {
+            Ok(code) => return code,
+            Err(problem) => Err(problem),
+        },
+        Some(Task::SimulateWhatsapp(flags)) => match simulate(&flags) {
+            Ok(code) => return code,
+            Err(problem) => Err(problem),
+        },
+        Some(Task::Demo(flags)) => match demo(&flags) {
             Ok(code) => return code,
             Err(problem) => Err(problem),
         },
@@ -371,6 +419,41 @@ fn doctor(args: &DoctorArgs) -> Result<ExitCode, String> {
     let report = server::doctor::run(flags, &bridge.url, &bridge.client()?, bridge.ca.as_deref(), &mut tell)?;
     print(&if json { report.to_json() } else { format!("{report}\n") })?;
     Ok(if report.passed { ExitCode::SUCCESS } else { ExitCode::from(BOUND_MISSED) })
+}
+
+/// Shows each scenario when it is over, and with --verbose what happens in it.
+fn simulate(flags: &SimulateFlags) -> Result<ExitCode, String> {
+    if flags.list {
+        print(&simulator::flags::list())?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let (json_alone, verbose) = (flags.json.as_deref() == Some("-"), flags.verbose);
+    // A reader that has seen enough, such as `head`, ends nothing: calls are still to be hung up.
+    let show = move |text: &str| {
+        let _ = match json_alone {
+            true => write!(std::io::stderr(), "{text}"),
+            false => write!(std::io::stdout(), "{text}"),
+        };
+    };
+    let tell = move |event: &SimulatorEvent| match event {
+        SimulatorEvent::Told(told) if verbose => show(&format!("{told}\n")),
+        SimulatorEvent::Scenario(report) => show(&format!("{report}\n")),
+        _ => {}
+    };
+    let report = server::simulate::run(flags, |text| eprintln!("{text}"), tell)?;
+    hand_out(&report.to_string(), &report.to_json(), flags.json.as_deref())?;
+    Ok(if report.passed { ExitCode::SUCCESS } else { ExitCode::from(BOUND_MISSED) })
+}
+
+fn demo(flags: &DemoFlags) -> Result<ExitCode, String> {
+    let json = flags.json;
+    let outcome = server::demo::run(flags, move |line| {
+        let _ = if json { writeln!(std::io::stderr(), "{line}") } else { writeln!(std::io::stdout(), "{line}") };
+    })?;
+    if json {
+        print(&outcome.to_json())?;
+    }
+    Ok(if outcome.passed { ExitCode::SUCCESS } else { ExitCode::from(BOUND_MISSED) })
 }
 
 /// Prints a report, and its JSON where it was asked for: `-` is standard output, which then has nothing else.

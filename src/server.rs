@@ -6,11 +6,13 @@
 
 pub mod capacity;
 pub mod check;
+pub mod demo;
 pub mod doctor;
 mod doors;
 pub mod load;
 mod numbers;
 pub mod reload;
+pub mod simulate;
 mod whatsapp;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};

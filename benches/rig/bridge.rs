@@ -24,6 +24,7 @@ use voice_media_bridge::messages::{FromWorker, Message, Resolved, ToWorker};
 use voice_media_bridge::peer::identity::Identity;
 use voice_media_bridge::peer::sdp::Policy;
 use voice_media_bridge::stats::{BuildInfo, CounterReader, ProcessReader};
+use voice_media_bridge::whatsapp::Settings;
 use voice_media_bridge::worker::{LoadSettings, Worker, WorkerConfig};
 
 use super::meter::{Meter, unmetered};
@@ -167,6 +168,11 @@ pub(crate) struct Bridge {
 
 impl Bridge {
     pub(crate) fn new(opus_complexity: u8) -> Self {
+        Self::with_numbers(opus_complexity, None)
+    }
+
+    /// With Meta's webhook for these numbers.
+    pub(crate) fn with_numbers(opus_complexity: u8, whatsapp: Option<Settings>) -> Self {
         let flags =
             ["bridge", "--workers", "1", "--allow-private", "--max-duration-sec", "86400", "--max-calls", "1000"];
         let line = Line::try_parse_from(flags).expect("flags that clap takes");
@@ -214,7 +220,7 @@ impl Bridge {
                 driver_counters: CounterReader::default(),
                 process: ProcessReader::default(),
                 alive_every: None,
-                whatsapp: None,
+                whatsapp,
                 notes: Vec::new(),
                 unix_sec: || 0,
             },
@@ -342,6 +348,56 @@ impl Bridge {
         self.control(Input::Ended { stream });
         self.settle(0);
         Posted { call, answer, control, worker }
+    }
+
+    /// Delivers a webhook with the connect of one call, up to `pre_accept` on its way to the Graph API; what control and the
+    /// worker spend on it.
+    pub(crate) fn deliver(&mut self, body: &str, signature: &str) -> (u64, u64) {
+        let stream = self.accepts.pop().expect("control accepts connections");
+        self.control(accepted(stream));
+        let request = format!(
+            "POST /webhooks/whatsapp HTTP/1.1\r\nHost: bridge.example\r\nContent-Type: application/json\r\n\
+             X-Hub-Signature-256: {signature}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
+            body.len()
+        );
+        let (meter, now) = (self.meter, self.now);
+        let mut out = Vec::new();
+        let received = Input::Received { stream, bytes: request.as_bytes() };
+        let mut control = metered(meter, &mut self.control, now, received, &mut out);
+        let open = take(&mut out, |output| match output {
+            Output::Message { to: Node::Worker(0), message } => Ok(message),
+            other => Err(other),
+        });
+        let Message::ToWorker(ToWorker::Open(call)) = &open else { panic!("{open:?}") };
+        let call = call.call;
+        let mut worker = metered(meter, &mut self.worker, now, Input::Message(open), &mut out);
+        let socket = take(&mut out, |output| match output {
+            Output::BindUdp { socket, .. } => Ok(socket),
+            other => Err(other),
+        });
+        let leg = socket.slot as usize;
+        self.legs.resize_with(self.legs.len().max(leg + 1), || Leg { socket, model: None, model_heard: 0 });
+        let bound = Input::UdpBound { socket, port: MEDIA_PORT + leg as u16 };
+        worker += metered(meter, &mut self.worker, now, bound, &mut self.out);
+        let answered = take(&mut self.out, |output| match output {
+            Output::Message { to: Node::Control, message }
+                if !matches!(message, Message::FromWorker { event: FromWorker::Load(_), .. }) =>
+            {
+                Ok(message)
+            }
+            other => Err(other),
+        });
+        control += metered(meter, &mut self.control, now, Input::Message(answered), &mut out);
+        let ask = take(&mut out, |output| match output {
+            Output::Message { to: Node::Graph, message: Message::AskGraph(ask) } if ask.body.is_some() => Ok(ask),
+            other => Err(other),
+        });
+        assert!(ask.path.ends_with("/calls"), "pre_accept is asked");
+        self.control(Input::Written { stream, len: 0, buffer: Vec::new() });
+        self.control(Input::Ended { stream });
+        self.settle(0);
+        self.hang_up(call);
+        (control, worker)
     }
 
     /// Asks control for a page of the API that it answers alone or with the worker's help; the cost and the bytes.

@@ -2,10 +2,11 @@
 //! socket have used up, a file to write.
 
 use std::cell::Cell;
-use std::fs;
+use std::fs::{self, DirBuilder};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, ToSocketAddrs};
-use std::path::Path;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::files;
@@ -96,13 +97,38 @@ fn read_named(flag: &str, path: &Path, bytes_max: usize) -> Result<Vec<u8>, Stri
 }
 
 /// Writes a file, whole.
-pub fn write_file(path: &str, text: &str) -> io::Result<()> {
-    fs::write(path, text)
+pub fn write_file(path: &str, contents: impl AsRef<[u8]>) -> io::Result<()> {
+    fs::write(path, contents)
+}
+
+/// A folder of this user alone, removed with all that is in it when this is dropped.
+#[derive(Debug)]
+pub struct TemporaryFolder(PathBuf);
+
+impl TemporaryFolder {
+    /// Makes one of this name, which nobody else has, where the system keeps such folders.
+    pub fn create(name: &str) -> io::Result<Self> {
+        let path = std::env::temp_dir().join(name);
+        DirBuilder::new().mode(0o700).create(&path)?;
+        Ok(Self(path))
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for TemporaryFolder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0); // what cannot be removed is left to the system
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use std::net::UdpSocket;
+    use std::os::unix::fs::PermissionsExt;
 
     use super::*;
 
@@ -133,6 +159,18 @@ mod tests {
         assert!(!interrupts.wait(Duration::from_millis(1)));
         sender.stopper().stop();
         assert!(interrupts.wait(Duration::from_secs(600)) && interrupts.wait(Duration::from_secs(600)));
+    }
+
+    #[test]
+    fn a_temporary_folder_is_this_users_alone_and_goes_with_what_is_in_it() {
+        let name = format!("voice-media-bridge-tools-{}", std::process::id());
+        let folder = TemporaryFolder::create(&name).unwrap();
+        let path = folder.path().to_owned();
+        fs::write(path.join("file"), "x").unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o700);
+        assert!(TemporaryFolder::create(&name).is_err(), "a folder that is there may be somebody else's");
+        drop(folder);
+        assert!(!path.exists());
     }
 
     #[test]

@@ -20,29 +20,29 @@ const ANSWER_TIME_MAX: Duration = Duration::from_secs(10);
 
 /// A request.
 #[derive(Debug)]
-pub(super) struct Request<T> {
+pub(crate) struct Request<T> {
     /// What the owner knows it by.
-    pub(super) what: T,
+    pub(crate) what: T,
     /// When it was due.
-    pub(super) due: Instant,
+    pub(crate) due: Instant,
     /// Its bytes.
-    pub(super) bytes: Vec<u8>,
+    pub(crate) bytes: Vec<u8>,
 }
 
 /// A request that is over.
 #[derive(Debug)]
-pub(super) struct Done<T> {
+pub(crate) struct Done<T> {
     /// What the owner knows it by.
-    pub(super) what: T,
+    pub(crate) what: T,
     /// From when it was due to its whole answer.
-    pub(super) took: Duration,
+    pub(crate) took: Duration,
     /// The answer, or why there is none, in words.
-    pub(super) outcome: Result<Answer, String>,
+    pub(crate) outcome: Result<Answer, String>,
 }
 
 /// The pool.
 #[derive(Debug)]
-pub(super) struct Requests<T> {
+pub(crate) struct Requests<T> {
     server: SocketAddr,
     /// What is spoken there, and the name that its certificate must be for; `None`: plain HTTP.
     tls: Option<(Tls, String)>,
@@ -73,7 +73,7 @@ enum State<T> {
 }
 
 impl<T: Copy> Requests<T> {
-    pub(super) fn new(server: SocketAddr, tls: Option<(Tls, String)>) -> Self {
+    pub(crate) fn new(server: SocketAddr, tls: Option<(Tls, String)>) -> Self {
         Self {
             server,
             tls,
@@ -86,29 +86,29 @@ impl<T: Copy> Requests<T> {
     }
 
     /// Sends a request as soon as there is a connection for it. The owner bounds how many there are: one per call.
-    pub(super) fn send(&mut self, request: Request<T>) {
+    pub(crate) fn send(&mut self, request: Request<T>) {
         self.waiting.push_back(request);
         self.dispatch();
     }
 
     /// The next request that is over.
-    pub(super) fn poll_done(&mut self) -> Option<Done<T>> {
+    pub(crate) fn poll_done(&mut self) -> Option<Done<T>> {
         self.done.pop_front()
     }
 
     /// The next thing for the driver to do.
-    pub(super) fn poll_output(&mut self) -> Option<Output<()>> {
+    pub(crate) fn poll_output(&mut self) -> Option<Output<()>> {
         self.outputs.pop_front()
     }
 
     /// Requests that are not over.
-    pub(super) fn pending(&self) -> usize {
+    pub(crate) fn pending(&self) -> usize {
         let busy = |connection: &Connection<T>| matches!(connection.state, State::Connecting(_) | State::Busy(_));
         self.waiting.len() + self.connections.iter().filter(|(_, _, connection)| busy(connection)).count()
     }
 
     /// The connection stands. With TLS the request waits for the handshake.
-    pub(super) fn connected(&mut self, now: Instant, stream: StreamKey) {
+    pub(crate) fn connected(&mut self, now: Instant, stream: StreamKey) {
         let Some((tls, host)) = &self.tls else { return self.ready(stream) };
         match ClientSession::new(tls, host) {
             Ok(session) => {
@@ -121,7 +121,7 @@ impl<T: Copy> Requests<T> {
     }
 
     /// Bytes came.
-    pub(super) fn received(&mut self, now: Instant, stream: StreamKey, bytes: &[u8]) {
+    pub(crate) fn received(&mut self, now: Instant, stream: StreamKey, bytes: &[u8]) {
         let Some(connection) = self.connection(stream) else { return };
         let Some(session) = &mut connection.tls else { return self.received_plain(now, stream, bytes) };
         let was_handshaking = session.is_handshaking();
@@ -165,7 +165,7 @@ impl<T: Copy> Requests<T> {
     }
 
     /// The other end sends no more.
-    pub(super) fn ended(&mut self, now: Instant, stream: StreamKey) {
+    pub(crate) fn ended(&mut self, now: Instant, stream: StreamKey) {
         let Some(connection) = self.connection(stream) else { return };
         match &connection.state {
             State::Busy(_) if !connection.reader.is_fresh() => {
@@ -180,7 +180,7 @@ impl<T: Copy> Requests<T> {
     }
 
     /// Connecting, writing or reading failed.
-    pub(super) fn failed(&mut self, now: Instant, stream: StreamKey, fault: Fault) {
+    pub(crate) fn failed(&mut self, now: Instant, stream: StreamKey, fault: Fault) {
         let Some(connection) = self.connection(stream) else { return };
         let what = if matches!(connection.state, State::Connecting(_)) { "cannot connect" } else { "connection lost" };
         let why = format!("{what}: {fault}");
@@ -188,13 +188,13 @@ impl<T: Copy> Requests<T> {
     }
 
     /// The key came back.
-    pub(super) fn closed(&mut self, stream: StreamKey) {
+    pub(crate) fn closed(&mut self, stream: StreamKey) {
         self.connections.remove(stream.slot, stream.generation);
         self.dispatch();
     }
 
     /// Gives up what has waited too long.
-    pub(super) fn give_up(&mut self, now: Instant) {
+    pub(crate) fn give_up(&mut self, now: Instant) {
         let late = |request: &Request<T>| request.due + ANSWER_TIME_MAX <= now;
         let of_late = |(slot, generation, connection): (u32, u32, &Connection<T>)| match &connection.state {
             State::Connecting(request) | State::Busy(request) if late(request) => Some(StreamKey { slot, generation }),
@@ -212,7 +212,7 @@ impl<T: Copy> Requests<T> {
     }
 
     /// Gives up everything at once.
-    pub(super) fn close_all(&mut self) {
+    pub(crate) fn close_all(&mut self) {
         self.waiting.clear();
         let streams: Vec<StreamKey> =
             self.connections.iter().map(|(slot, generation, _)| StreamKey { slot, generation }).collect();

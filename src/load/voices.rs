@@ -120,7 +120,7 @@ fn bursts() -> Vec<i16> {
 }
 
 /// The recording spoken faster or slower: linear interpolation, which is good enough to be encoded.
-fn at_speed(recording: &[i16], speed: f64) -> Vec<i16> {
+pub(crate) fn at_speed(recording: &[i16], speed: f64) -> Vec<i16> {
     let len = (recording.len() as f64 / speed) as usize;
     let sample = |n: usize| {
         let at = n as f64 * speed;
@@ -148,7 +148,7 @@ fn conversation(speech: &[Arc<[u8]>], share: f64, rng: &mut Rng) -> Arc<[Beat]> 
     beats.into()
 }
 
-fn encode(pcm: &[i16]) -> Result<Vec<Arc<[u8]>>, CodecError> {
+pub(crate) fn encode(pcm: &[i16]) -> Result<Vec<Arc<[u8]>>, CodecError> {
     let mut encoder = Encoder::new(EncoderSettings::for_peer(Some(20_000), Some(16_000), true, 9))?;
     let (frames, _) = pcm.as_chunks::<FRAME_SAMPLES>();
     let mut out = [0; PAYLOAD_BYTES_MAX];

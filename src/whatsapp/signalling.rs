@@ -28,6 +28,9 @@ pub const PRE_ACCEPT_TIME_MAX: Duration = Duration::from_secs(10);
 /// user, who hears it ring meanwhile, should not wait for what will not come. `accept` is worth trying all the same: Meta may
 /// apply our answer only then, and its 20 s to the first media begin then.
 pub const ACCEPT_WAIT_MAX: Duration = Duration::from_secs(8);
+/// How long media is waited for once a call is accepted without: its user hears nothing meanwhile. Meta's own limit is 20 s from
+/// there; that we are the first to end it keeps the user from sitting it out, and the log from blaming Meta.
+pub const SILENT_TIME_MAX: Duration = Duration::from_secs(10);
 /// Longest time that one attempt may take. The Graph API answers within a second; a lost one must leave room for another.
 pub const ATTEMPT_TIME_MAX: Duration = Duration::from_secs(5);
 /// Shorter than this, an attempt is not worth its while: a connection has to be made first where none is warm.
@@ -38,7 +41,7 @@ pub const REPLY_LATE_MAX: Duration = Duration::from_secs(10);
 const RETRY_WAIT: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(4));
 
 /// One call.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Signalling {
     begun: Instant,
     phase: Phase,
@@ -65,7 +68,7 @@ pub struct Signalling {
 }
 
 /// Where a call is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Phase {
     /// Our answer is not there yet.
     Answering,
@@ -90,7 +93,7 @@ enum Phase {
 }
 
 /// What is known of something that was asked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Outcome {
     /// It is not done.
     No,
@@ -100,7 +103,7 @@ enum Outcome {
     Yes,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Question {
     action: Action,
     at: Instant,
@@ -126,7 +129,7 @@ pub enum Step {
 }
 
 /// When what happened, from the webhook's arrival on.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Timings {
     /// `pre_accept` was handed to the client, for the first time.
     pub pre_accept_sent: Option<Duration>,
@@ -194,6 +197,7 @@ impl Signalling {
         self.timings.connected = Some(self.since_begun(now));
         match self.phase {
             Phase::Connecting => self.enter_accepting(now),
+            Phase::Accepted => self.due = None,
             // Waiting to try again: that media is up shows that Meta has our answer.
             Phase::PreAccepting { .. } if self.is_silent() => self.enter_accepting(now),
             _ => {}
@@ -261,7 +265,11 @@ impl Signalling {
             Phase::Connecting => self.enter_accepting(now),
             Phase::Accepting => self.try_accept(now),
             Phase::Ending(ending) => self.ask(now, ending.action(), ending.attempt_time()),
-            Phase::Accepted | Phase::Leaving { .. } | Phase::Told | Phase::Settling | Phase::Settled => {}
+            Phase::Accepted => {
+                self.say_hang_up(CloseReason::IceTimeout); // which step of the path failed is not known here
+                self.leave(now, Duration::ZERO);
+            }
+            Phase::Leaving { .. } | Phase::Told | Phase::Settling | Phase::Settled => {}
         }
     }
 
@@ -365,6 +373,7 @@ impl Signalling {
                 self.due = Some((now + ACCEPT_WAIT_MAX).min(latest).max(now));
             }
             _ if self.pre_accept == Outcome::Yes => self.enter_accepting(now),
+            Reply::Refused(refused) if refused.call_is_gone() => self.refused(now, refused),
             // Media is up, so Meta has our answer: an earlier reply was lost.
             _ if is_connected && self.pre_accept == Outcome::Maybe => self.enter_accepting(now),
             Reply::Refused(refused) if refused.meaning.retry == Retry::No => self.refused(now, refused),
@@ -377,6 +386,7 @@ impl Signalling {
             _ if self.accept == Outcome::Yes => {
                 self.phase = Phase::Accepted;
                 self.activate = true;
+                self.due = self.timings.connected.is_none().then(|| now + SILENT_TIME_MAX);
             }
             Reply::Refused(refused) if refused.meaning.retry == Retry::No => self.refused(now, refused),
             _ => self.try_again(now, reply),

@@ -3,6 +3,11 @@
 //! Meta adds fields and kinds of events without notice. So only text that is no JSON object is an error: a piece that cannot
 //! be read is counted, and all around it is read. The signature is checked before; SDP is not looked into.
 
+#[cfg(test)]
+pub(super) mod samples;
+#[cfg(test)]
+mod tests;
+
 use std::collections::HashSet;
 
 use aws_lc_rs::digest;

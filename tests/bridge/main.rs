@@ -8,6 +8,8 @@ mod commands;
 mod doctor;
 mod drain;
 mod events;
+#[cfg(test)]
+mod fake_bridge;
 mod load;
 mod pump;
 #[cfg(test)]
@@ -18,6 +20,9 @@ mod server_calls;
 mod server_hostile;
 mod server_log;
 mod server_process;
+mod simulator;
+#[cfg(test)]
+mod simulator_in_virtual_time;
 mod supervised;
 mod support;
 mod tls;

@@ -93,7 +93,9 @@ def running(name, ca=None, **environment):
         "BRIDGE_LOG": "info",
         "BRIDGE_DRAIN_SEC": "0",
     }
-    keep = {word: value for word, value in os.environ.items() if not word.startswith(("BRIDGE_", "OPENAI_"))}
+    keep = {
+        word: value for word, value in os.environ.items() if not word.startswith(("BRIDGE_", "OPENAI_", "WHATSAPP_"))
+    }
     log_path = EVIDENCE / f"{name}.log"
     with open(log_path, "wb") as log:
         process = subprocess.Popen([str(BINARY)], env=keep | settings | environment, stdout=log, stderr=log)

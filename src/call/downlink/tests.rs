@@ -77,6 +77,11 @@ fn nothing_flows_before_the_start_and_audio_waits_for_it() {
     downlink.start(now + FRAME * 3);
     assert_eq!(downlink.deadline().at, Some(now + PHASE), "a second start changes nothing");
     assert_eq!(downlink.beat(now + PHASE).unwrap().item, Some(A));
+
+    let mut downlink = Downlink::new(settings(), PHASE, 0).unwrap();
+    downlink.start_soon(now);
+    downlink.start(now);
+    assert_eq!(downlink.deadline().at, Some(now + PHASE / 10), "whoever waits hears of it within two milliseconds");
 }
 
 #[test]

@@ -17,7 +17,7 @@ const ORPHAN_WAIT: (Duration, Duration) = (Duration::from_secs(10), Duration::fr
 const ATTEMPT_TIME_MAX: Duration = Duration::from_secs(5);
 
 /// What Meta is told, and how far that is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Ending {
     action: Action,
     /// What is tried when Meta refuses the first word: it believes the call to be elsewhere than we do.

@@ -1,6 +1,7 @@
 //! A call's life at Meta, told as it goes: at which millisecond what happens, and what is done then.
 
 mod ends;
+mod model;
 mod retries;
 
 use super::*;
@@ -210,6 +211,22 @@ fn media_that_does_not_come_up_is_not_waited_for_without_end() {
     call.connected(9000);
     assert_eq!((call.steps().len(), call.state()), (0, "accepted"));
     assert_eq!(call.signalling.timings().connected, Some(Duration::from_secs(9)));
+    assert_eq!(call.due_ms(), None, "nothing is left to do until it ends");
+}
+
+#[test]
+fn a_call_that_is_accepted_and_stays_without_media_is_ended_before_meta_ends_it() {
+    let mut call = Call::ringing();
+    call.due(8100);
+    assert_eq!(call.steps(), ["accept"]);
+    call.replied(8200, &Reply::Done);
+    assert_eq!(call.steps(), ["activate"]);
+    call.due(18_200);
+    assert_eq!(call.steps(), ["hang up: ice_timeout", "terminate"]);
+    call.replied(18_300, &Reply::Done);
+    call.ended(18_301, CloseReason::IceTimeout);
+    assert_eq!(call.steps(), ["settled"]);
+    call.assert_settled();
 }
 
 #[test]

@@ -37,6 +37,8 @@ pub(crate) struct RtcClient {
     deadline: Instant,
     /// The instant and number of the next audio frame, once connected.
     next_frame: Option<(Instant, u64)>,
+    /// What is said, again and again; empty: frames that hold their number.
+    words: Vec<Arc<[u8]>>,
     /// When DTLS was connected.
     pub(crate) connected: Option<Instant>,
     /// When the other side closed.
@@ -108,6 +110,7 @@ impl RtcClient {
             outbox: VecDeque::new(),
             deadline: now,
             next_frame: None,
+            words: Vec::new(),
             connected: None,
             closed: None,
             disconnected: None,
@@ -143,12 +146,27 @@ impl RtcClient {
         }
         while let Some((at, frame)) = self.next_frame.filter(|(at, _)| *at <= now) {
             self.next_frame = Some((at + FRAME, frame + 1));
-            let payload: Arc<[u8]> = Arc::from((frame as u32).to_be_bytes());
+            let payload: Arc<[u8]> = match &self.words[..] {
+                [] => Arc::from((frame as u32).to_be_bytes()),
+                words => words[frame as usize % words.len()].clone(),
+            };
             let write = RtpWrite::new(PT_OPUS.into(), (1000 + frame).into(), frame as u32 * 960, now, payload);
             self.rtc.direct_api().stream_tx(&self.ssrc).expect("declared at the start").write_rtp(write);
             // What is written leaves when time moves on, even by nothing.
             self.feed(now, Input::Timeout(now));
         }
+    }
+
+    /// Says this from now on, again and again. It must be connected.
+    pub(crate) fn speak(&mut self, now: Instant, words: Vec<Arc<[u8]>>) {
+        let (_, frame) = self.next_frame.unwrap_or((now, 0));
+        self.next_frame = Some((now, frame));
+        self.words = words;
+    }
+
+    /// Falls silent.
+    pub(crate) fn hush(&mut self) {
+        self.next_frame = None;
     }
 
     /// Closes the connection.

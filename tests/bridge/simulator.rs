@@ -1,0 +1,165 @@
+//! `voice-media-bridge simulate-whatsapp` and `demo` as a user runs them: every scenario over real sockets against the real
+//! server, and what is said when that is not possible.
+
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::server_calls::{PATIENCE, poll_until, start_with};
+use crate::server_process::run;
+use crate::support::process::Process;
+use crate::support::server::{Server, free_address};
+
+/// How long all scenarios may take: the longest of them, some times over.
+const ALL_TIME_MAX: Duration = Duration::from_secs(180);
+
+/// Exit code of a run in which something did not hold.
+const MISSED: Option<i32> = Some(3);
+
+/// What both sides know.
+const ACCOUNT: [(&str, &str); 4] = [
+    ("WHATSAPP_PHONE_NUMBER_ID", "106540352242922"),
+    ("WHATSAPP_ACCESS_TOKEN", "an-access-token-0123456789"),
+    ("WHATSAPP_APP_SECRET", "0123456789abcdef0123456789abcdef"),
+    ("WHATSAPP_VERIFY_TOKEN", "a-verify-token-0123456789"),
+];
+
+/// A bridge that asks the Graph API there, and a folder for its journal.
+fn bridge(name: &str, graph: &str, media_ports: &str) -> Server {
+    let state = format!("{}/simulator-{name}", env!("CARGO_TARGET_TMPDIR"));
+    std::fs::create_dir_all(&state).expect("a folder");
+    let url = format!("http://{graph}");
+    let own = [
+        ("BRIDGE_AGENT", "builtin"),
+        ("BRIDGE_MEDIA_PORTS", media_ports),
+        ("BRIDGE_GRAPH_URL", &url),
+        ("BRIDGE_STATE_DIR", &state),
+        ("BRIDGE_LOG", "warn"),
+    ];
+    start_with(&[&own[..], &ACCOUNT[..]].concat())
+}
+
+/// Runs the simulator to its end: exit code, what it printed, its report.
+fn simulate(name: &str, webhook: &str, graph: &str, arguments: &[&str]) -> (Option<i32>, String, Value) {
+    let path = format!("{}/simulator-{name}.json", env!("CARGO_TARGET_TMPDIR"));
+    let mut command = Command::new(env!("CARGO_BIN_EXE_voice-media-bridge"));
+    command.env_clear().envs(ACCOUNT).args(["simulate-whatsapp", "--webhook", webhook, "--listen", graph]);
+    let mut process = Process::start(command.args(["--json", &path, "--verbose"]).args(arguments));
+    let end = Instant::now() + ALL_TIME_MAX;
+    while process.try_wait().is_none() {
+        assert!(Instant::now() < end, "it did not end:\n{}", process.output());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let (status, output) = process.terminate(PATIENCE);
+    let report = std::fs::read_to_string(&path).unwrap_or_default();
+    (status.code(), output, serde_json::from_str(&report).unwrap_or_default())
+}
+
+/// The blocks of the output for scenarios that did not hold.
+fn not_held(report: &Value) -> Vec<String> {
+    let scenarios = report["scenarios"].as_array().expect("a list");
+    let failed = scenarios.iter().filter(|scenario| scenario["held"] != true);
+    failed.map(|scenario| format!("{}: {} {}", scenario["name"], scenario["checks"], scenario["notes"])).collect()
+}
+
+#[test]
+fn every_scenario_holds_against_the_real_server() {
+    let graph = free_address().to_string();
+    let server = bridge("all", &graph, "24000-24199");
+    let webhook = format!("http://{}/webhooks/whatsapp", server.address());
+    let arguments = ["--scenario", "all", "--at-once", "4", "--calls", "20", "--relay", "127.0.0.1:24900"];
+    let (code, output, report) = simulate("all", &webhook, &graph, &arguments);
+    assert_eq!(not_held(&report), Vec::<String>::new(), "{output}\n{}", server.log());
+    assert_eq!((code, &report["passed"]), (Some(0), &Value::Bool(true)), "{output}");
+    assert_eq!(report["strays"].as_array().map(Vec::len), Some(0), "{report}");
+    assert_eq!(server.http().get("/api/sessions").json()["count"], 0, "every call is over");
+}
+
+#[test]
+fn a_recording_is_played_and_what_is_heard_is_kept() {
+    let graph = free_address().to_string();
+    let server = bridge("record", &graph, "24200-24219");
+    let webhook = format!("http://{}/webhooks/whatsapp", server.address());
+    let folder = env!("CARGO_TARGET_TMPDIR");
+    let speech = format!("{folder}/simulator-speech.wav");
+    let samples: Vec<i16> = (0..24_000).map(|n| (9_000.0 * (f64::from(n) * 0.05).sin()) as i16).collect();
+    std::fs::write(&speech, voice_media_bridge::simulator::wav::write(&samples)).expect("a file");
+    let arguments = ["--speech", &speech, "--record", folder, "--relay", "127.0.0.1:24901"];
+    let (code, output, _) = simulate("record", &webhook, &graph, &arguments);
+    assert_eq!(code, Some(0), "{output}\n{}", server.log());
+    let heard = std::fs::read(format!("{folder}/happy-1.wav")).expect("it was written");
+    let heard = voice_media_bridge::simulator::wav::read(&heard).expect("a WAV file");
+    assert!(heard.len() > 5 * 24_000, "{} samples", heard.len());
+}
+
+#[test]
+fn a_bridge_that_does_not_know_the_webhook_fails_with_what_it_said() {
+    let server = start_with(&[("BRIDGE_AGENT", "builtin"), ("BRIDGE_MEDIA_PORTS", "24220-24229")]);
+    let (graph, webhook) = (free_address().to_string(), format!("http://{}/webhooks/whatsapp", server.address()));
+    let (code, output, report) = simulate("unknown", &webhook, &graph, &["--relay", "127.0.0.1:24902"]);
+    assert_eq!(code, MISSED, "{output}");
+    assert!(output.contains("it was answered 404") && output.contains("0 of 1 held"), "{output}");
+    assert_eq!(report["scenarios"][0]["calls"][0]["endedBy"], "simulator", "{report}");
+}
+
+#[test]
+fn a_webhook_that_nobody_takes_is_no_run() {
+    let (graph, webhook) = (free_address().to_string(), format!("http://{}/webhook", free_address()));
+    let (code, output, _) = simulate("nobody", &webhook, &graph, &["--relay", "127.0.0.1:24903"]);
+    assert_eq!(code, Some(1), "{output}");
+    assert!(output.contains("error: no webhook is taken at") && output.contains("Connection refused"), "{output}");
+}
+
+#[test]
+fn a_call_of_a_bridge_that_was_killed_is_ended_at_meta_by_its_successor() {
+    let graph = free_address().to_string();
+    let server = bridge("killed", &graph, "24230-24239");
+    let webhook = format!("http://{}/webhooks/whatsapp", server.address());
+    let mut command = Command::new(env!("CARGO_BIN_EXE_voice-media-bridge"));
+    let path = format!("{}/simulator-killed.json", env!("CARGO_TARGET_TMPDIR"));
+    command.env_clear().envs(ACCOUNT).args(["simulate-whatsapp", "--webhook", &webhook, "--listen", &graph]);
+    command.args(["--scenario", "bridge-hangs-up", "--relay", "127.0.0.1:24904", "--json", &path, "--verbose"]);
+    let simulator = Process::start(&mut command);
+    poll_until("the call to be up", || {
+        let output = simulator.output();
+        if output.contains("a voice is heard") { Ok(()) } else { Err(output) }
+    });
+    drop(server); // kills it: no word to Meta or to the relay
+    let successor = bridge("killed", &graph, "24230-24239");
+    let (status, output) = simulator.ended(Duration::from_secs(60));
+    let report: Value = serde_json::from_str(&std::fs::read_to_string(&path).expect("a report")).expect("JSON");
+    assert_eq!(report["scenarios"][0]["calls"][0]["endedBy"], "bridge", "{output}\n{}", successor.log());
+    assert_eq!((status.code(), not_held(&report)), (MISSED, not_held(&report)), "{output}");
+}
+
+#[test]
+fn what_cannot_work_is_said_in_a_sentence() {
+    for (arguments, said) in [
+        (&["--webhook", "https://198.41.0.4/hook"][..], "--allow-remote"),
+        (&["--scenario", "nothing"], "--list shows those that are"),
+        (&["--speech", "/does/not/exist.wav"], "does not exist"),
+        (&["--relay", "192.0.2.1:0"], "cannot reach each other"),
+    ] {
+        let (code, output) = run(&[&["simulate-whatsapp", "--listen", "127.0.0.1:0"], arguments].concat(), &[]);
+        assert_eq!(code, Some(1), "{output}");
+        assert!(output.starts_with("error: ") && output.contains(said), "{arguments:?}: {output}");
+    }
+    let (code, output) = run(&["simulate-whatsapp", "--list"], &[]);
+    assert_eq!(code, Some(0), "{output}");
+    assert!(output.contains("happy") && output.contains("inferred"), "{output}");
+}
+
+#[test]
+fn the_demo_shows_a_call_and_its_record() {
+    let heard = format!("{}/demo.wav", env!("CARGO_TARGET_TMPDIR"));
+    let mut command = Command::new(env!("CARGO_BIN_EXE_voice-media-bridge"));
+    let process = Process::start(command.env_clear().args(["demo", "--record", &heard]));
+    let (status, output) = process.ended(Duration::from_secs(90));
+    assert!(status.success(), "{output}");
+    for said in ["pre_accept", "the call is up", "the first audio", "hangs up", "callId", "It works"] {
+        assert!(output.contains(said), "{said}:\n{output}");
+    }
+    assert!(output.lines().all(|line| line.chars().count() <= 100), "{output}");
+    assert!(std::fs::metadata(&heard).is_ok_and(|file| file.len() > 100_000));
+}

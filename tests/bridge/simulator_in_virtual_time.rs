@@ -1,0 +1,116 @@
+//! The simulator against a bridge of a few lines, in virtual time: every scenario holds for one that does all right, and each
+//! fault is found by the check that is there for it.
+
+use crate::fake_bridge::{Fault, World};
+
+/// The checks that did not hold, of one scenario.
+fn failed(name: &str, fault: Fault) -> Vec<String> {
+    let (report, ..) = World::new(&[name], fault).run();
+    let [scenario] = &report.scenarios[..] else { panic!("one scenario: {report:?}") };
+    assert_eq!(report.passed, scenario.held);
+    scenario.checks.iter().filter(|check| !check.held).map(|check| format!("{}: {}", check.text, check.seen)).collect()
+}
+
+#[test]
+fn every_scenario_holds_for_a_bridge_that_does_all_right() {
+    let (report, told, recordings) = World::new(&["all"], Fault::None).run();
+    for scenario in &report.scenarios {
+        assert!(
+            scenario.held,
+            "{scenario}\n{}",
+            told.iter().filter(|t| t.scenario == scenario.name).map(|t| format!("{t}\n")).collect::<String>()
+        );
+    }
+    assert!(report.passed && report.strays.is_empty() && report.held == report.scenarios.len(), "{report}");
+    let (_, samples) = recordings.iter().find(|(name, _)| name == "happy-1").expect("it was recorded");
+    assert!(*samples > 24_000, "{samples}");
+}
+
+#[test]
+fn a_good_call_is_timed_from_its_webhook_to_its_end() {
+    let (report, told, _) = World::new(&["happy"], Fault::None).run();
+    let call = &report.scenarios[0].calls[0];
+    let own = call.own_ms.expect("all of it was seen");
+    assert!(call.pre_accept_ms < call.connected_ms && call.connected_ms <= call.accept_ms, "{call:?}");
+    assert!(call.accept_ms <= call.accepted_ms && call.accepted_ms < call.ended_ms, "{call:?}");
+    assert!(own.iter().all(|ms| (0.0..30.0).contains(ms)), "{own:?}");
+    assert_eq!((call.ended_by, call.failure, call.ssrcs, call.lost), (Some("user"), None, 1, 0));
+    let lines: Vec<String> = told.iter().map(|one| format!("{} {}", one.who, one.text)).collect();
+    let place =
+        |said: &str| lines.iter().position(|line| line.contains(said)).unwrap_or_else(|| panic!("{said}: {lines:#?}"));
+    let order = [
+        "connect",
+        "pre_accept",
+        "applies",
+        "are connected",
+        " accept,",
+        "first audio",
+        "speaks",
+        "hangs up",
+        "terminate",
+    ];
+    let places: Vec<usize> = order.iter().map(|said| place(said)).collect();
+    assert!(places.is_sorted(), "{lines:#?}");
+}
+
+#[test]
+fn each_fault_is_found_by_its_check() {
+    let second = std::time::Duration::from_secs(1);
+    for (scenario, fault, said) in [
+        ("happy", Fault::SlowAnswer(2 * second), "answered 200 within 1 s: 200 only after"),
+        ("happy", Fault::Early, "no audio is sent before accept is done"),
+        ("happy", Fault::Mute, "hears a voice: none was heard"),
+        ("happy", Fault::Undecided, "accept comes, with the same answer: it never came"),
+        ("happy", Fault::Hasty, "media is connected before accept is asked"),
+        ("happy", Fault::OtherAnswer, "accept comes, with the same answer: it was refused"),
+        ("happy", Fault::Passive, "with an answer that Meta takes: it was refused"),
+        ("happy", Fault::Terminates, "is not ended again: the bridge asked to end it, too"),
+        ("silence-25s", Fault::Impatient, "is not ended again: the bridge ended it before the user"),
+        ("silence-25s", Fault::FallsSilent, "no gap of more than 5 s"),
+        ("user-hangs-up", Fault::DeafToTerminate, "audio stops within 1 s of the terminate webhook: it went on"),
+        ("duplicate-connect", Fault::NoMemory, "nothing is asked twice"),
+        ("terminate-first", Fault::NoClock, "nothing is asked of the Graph API"),
+        ("stale-connect", Fault::NoClock, "nothing is asked of the Graph API"),
+        ("bad-signature", Fault::Unsigned, "each webhook is refused with 401 or 403: it was answered 200"),
+        ("verification", Fault::AnyToken, "for the right token alone"),
+        ("no-udp", Fault::LetsRing, "the bridge ends the call at Meta within 40 s: Meta's client gave up before"),
+        ("bad-answer", Fault::LetsRing, "the bridge ends the call at Meta within 10 s: Meta's client gave up before"),
+    ] {
+        let failed = failed(scenario, fault);
+        assert!(failed.iter().any(|check| check.contains(said)), "{scenario} {fault:?}: {failed:#?}");
+    }
+}
+
+#[test]
+fn metas_client_gives_up_as_it_does_and_says_so_in_the_webhook() {
+    for (scenario, fault, ending) in [
+        ("happy", Fault::None, ("COMPLETED", None)),
+        ("happy", Fault::Undecided, ("FAILED", None)),
+        ("happy", Fault::Mute, ("FAILED", Some(138_021))),
+        ("no-udp", Fault::LetsRing, ("FAILED", Some(138_020))),
+        ("silence-25s", Fault::Impatient, ("COMPLETED", None)),
+    ] {
+        let mut world = World::new(&[scenario], fault);
+        let (report, ..) = world.run();
+        let endings: Vec<(&str, Option<u64>)> = world.endings.iter().map(|(s, code)| (s.as_str(), *code)).collect();
+        assert_eq!(endings, [ending], "{scenario} {fault:?}");
+        let call = &report.scenarios[0].calls[0];
+        let seconds = (call.ended_ms.unwrap() - call.accepted_ms.unwrap_or_default()) / 1000.0;
+        match (fault, ending.1) {
+            (Fault::Undecided, _) => assert!((44.0..46.0).contains(&seconds), "rings so long: {seconds}"),
+            (_, Some(_)) => assert!((20.0..20.2).contains(&seconds), "waits so long for media: {seconds}"),
+            _ => {}
+        }
+    }
+}
+
+#[test]
+fn the_same_seed_makes_the_same_run() {
+    let run = || {
+        let (report, ..) = World::new(&["burst"], Fault::None).run();
+        report.scenarios[0].calls.iter().map(|call| (call.id.clone(), call.pre_accept_ms.is_some())).collect::<Vec<_>>()
+    };
+    let (one, two) = (run(), run());
+    assert_eq!(one, two);
+    assert_eq!(one.len(), 6);
+}
