@@ -164,10 +164,9 @@ impl Reader {
             }
         }
         if field.and_then(text).is_some_and(|field| field == "calls") {
-            let mut list = Calls { number: number.as_deref(), errors, count: 0, terminated: Vec::new() };
+            let mut list = Calls { number: number.as_deref(), errors, terminated: Vec::new() };
             let is_list = calls.is_some_and(|calls| {
                 each(calls, |call| {
-                    list.count += 1;
                     about_nobody = false;
                     self.call(call.get(), &mut list);
                 })
@@ -222,9 +221,9 @@ impl Reader {
         self.delivery.events.push(CallEvent { phone_number_id: number.to_owned(), call, timestamp_sec, kind });
     }
 
-    /// The errors beside a change's calls belong to its call where it has one. Of several, nobody says whose they are.
+    /// The errors beside a change's calls belong to the one that has ended. Of several, nobody says whose they are.
     fn add_errors(&mut self, list: &Calls<'_>) {
-        let (&[at], 1, Some(errors)) = (&list.terminated[..], list.count, list.errors) else { return };
+        let (&[at], Some(errors)) = (&list.terminated[..], list.errors) else { return };
         if let CallEventKind::Terminate(termination) = &mut self.delivery.events[at].kind {
             for error in meta_errors(errors) {
                 push_error(&mut termination.errors, error);
@@ -260,7 +259,6 @@ struct Calls<'a> {
     number: Option<&'a str>,
     /// Those beside the calls.
     errors: Option<&'a RawValue>,
-    count: usize,
     /// Where their terminate events stand.
     terminated: Vec<usize>,
 }
