@@ -138,21 +138,12 @@ fn attempt(
     let Request { path, headers, body, time_max: _ } = *request;
     let url = format!("{base}{path}");
     CONNECTED.set(false);
-    let answered = match body {
-        Some(body) => {
-            let mut request = agent.post(url);
-            for (name, value) in headers {
-                request = request.header(*name, *value);
-            }
-            request.config().timeout_global(Some(time_max)).build().send(body)
-        }
-        None => {
-            let mut request = agent.get(url);
-            for (name, value) in headers {
-                request = request.header(*name, *value);
-            }
-            request.config().timeout_global(Some(time_max)).build().call()
-        }
+    let answered = if let Some(body) = body {
+        let post = headers.iter().fold(agent.post(url), |post, (name, value)| post.header(*name, *value));
+        post.config().timeout_global(Some(time_max)).build().send(body)
+    } else {
+        let get = headers.iter().fold(agent.get(url), |get, (name, value)| get.header(*name, *value));
+        get.config().timeout_global(Some(time_max)).build().call()
     };
     effort.connections += u64::from(CONNECTED.get());
     let mut response = answered.map_err(|error| Failure { error, answered: false })?;
