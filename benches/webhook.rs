@@ -71,7 +71,8 @@ fn parts(c: &mut Criterion) {
     });
     let text = json!({ "messages": [{ "from": "15550100", "text": { "body": "a word or two ".repeat(5) } }] });
     let changes: Vec<_> = (0..1_000).map(|_| json!({ "field": "messages", "value": text })).collect();
-    let batch = json!({ "object": "whatsapp_business_account", "entry": [{ "id": "1", "changes": changes }] }).to_string();
+    let batch =
+        json!({ "object": "whatsapp_business_account", "entry": [{ "id": "1", "changes": changes }] }).to_string();
     println!("a batch of 1,000 messages: {} bytes", batch.len());
     c.bench_function("webhook/parse_1000_messages", |b| {
         b.iter(|| webhook::parse(black_box(batch.as_bytes())).expect("a webhook"));

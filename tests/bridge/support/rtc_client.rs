@@ -164,6 +164,13 @@ impl RtcClient {
         self.words = words;
     }
 
+    /// Goes on under another SSRC.
+    pub(crate) fn change_ssrc(&mut self) {
+        let mut direct = self.rtc.direct_api();
+        self.ssrc = direct.new_ssrc();
+        direct.declare_stream_tx(self.ssrc, None, Mid::from("audio"), None);
+    }
+
     /// Falls silent.
     pub(crate) fn hush(&mut self) {
         self.next_frame = None;
