@@ -94,6 +94,14 @@ fn a_webhook_that_is_not_answered_200_is_sent_again_and_the_call_goes_on() {
 }
 
 #[test]
+fn what_is_asked_of_a_call_that_is_over_is_refused_and_nobody_waits_for_it() {
+    let (report, told, _) = World::new(&["terminate-first"], Fault::NoClock).run();
+    let refusal = "400 code 100: The call has ended: nothing can be done with it any more.";
+    assert!(told.iter().any(|told| told.text == refusal), "{told:#?}");
+    assert!(report.scenarios[0].seconds < 10.0 && report.scenarios[0].calls[0].ended_by.is_none(), "{report:?}");
+}
+
+#[test]
 fn metas_client_gives_up_as_it_does_and_says_so_in_the_webhook() {
     for (scenario, fault, ending) in [
         ("happy", Fault::None, ("COMPLETED", None)),
