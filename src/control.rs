@@ -90,7 +90,7 @@ pub struct ControlConfig {
     pub alive_every: Option<Duration>,
     /// The numbers whose calls are taken from Meta's webhook; checked by [`check_numbers`]. `None`: there is no such webhook.
     pub whatsapp: Option<whatsapp::Settings>,
-    /// What an earlier process has noted and not removed ([`Note::Put`]): calls that Meta may believe alive.
+    /// What an earlier process has noted and not removed ([`crate::messages::Note::Put`]): calls that Meta may believe alive.
     pub notes: Vec<(u64, String)>,
     /// Seconds since 1970, to tell how old a webhook is.
     pub unix_sec: fn() -> u64,

@@ -219,13 +219,15 @@ mod tests {
         }
 
         fn told(&self) -> Forwarded {
-            loop {
+            let until = Instant::now() + PATIENCE;
+            while Instant::now() < until {
                 match self.control.inbox.take() {
                     Mail::Message(Message::Forwarded(forwarded)) => return forwarded,
                     Mail::Nothing => self.control.inbox.wait(Some(PATIENCE)).unwrap(),
                     other => panic!("{other:?}"),
                 }
             }
+            panic!("control is told nothing")
         }
 
         /// Lets go of the threads, and says what they have counted.

@@ -192,13 +192,15 @@ mod tests {
         }
 
         fn answered(&self) -> GraphAnswer {
-            loop {
+            let until = Instant::now() + PATIENCE;
+            while Instant::now() < until {
                 match self.control.inbox.take() {
                     Mail::Message(Message::GraphAnswered(answer)) => return answer,
                     Mail::Nothing => self.control.inbox.wait(Some(PATIENCE)).unwrap(),
                     other => panic!("{other:?}"),
                 }
             }
+            panic!("no answer")
         }
     }
 
@@ -279,12 +281,19 @@ mod tests {
     fn an_answer_waits_for_room_in_controls_mailbox() {
         let server = Server::plain(|_| Told::Answer(answer(200, "", "{}")));
         let Mailboxes { mut control, graph, to_control, .. } = mailboxes(0).unwrap();
-        let crew = spawn(graph, &client(&server.url()).unwrap(), Arc::default()).unwrap();
+        let counters = Arc::<Counters>::default();
+        let crew = spawn(graph, &client(&server.url()).unwrap(), Arc::clone(&counters)).unwrap();
         while to_control.send(Message::AskGraph(ask(0))).is_ok() {}
         (1..=3).for_each(|id| control.routes.send(Node::Graph, Message::AskGraph(ask(id))));
         drop(control.routes);
+        let until = Instant::now() + PATIENCE;
+        while counters.value("graph_requests") != Some(3) {
+            assert!(Instant::now() < until, "not asked");
+            thread::yield_now();
+        }
         let (mut fillers, mut answers) = (0, 0);
         while answers < 3 {
+            assert!(Instant::now() < until, "{answers} answers");
             match control.inbox.take() {
                 Mail::Message(Message::GraphAnswered(_)) => answers += 1,
                 Mail::Message(_) => fillers += 1,

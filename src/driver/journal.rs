@@ -290,7 +290,7 @@ enum Locked {
     Gone,
 }
 
-/// Opens a file and locks it, and sees that it still has its name: whoever held it may have put a new one in its place.
+/// Opens a file and locks it.
 fn lock(path: &Path, create: bool) -> io::Result<Locked> {
     for _ in 0..OPEN_ATTEMPTS {
         let file = match options().create(create).open(path) {
@@ -298,22 +298,28 @@ fn lock(path: &Path, create: bool) -> io::Result<Locked> {
             Err(error) if error.kind() == ErrorKind::NotFound && !create => return Ok(Locked::Gone),
             Err(error) => return Err(error),
         };
-        let opened = file.metadata()?;
-        if !opened.is_file() {
-            return Err(io::Error::new(ErrorKind::InvalidInput, "it is not a regular file"));
-        }
-        let file = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-            Ok(file) => file,
-            Err((_, Errno::EWOULDBLOCK)) => return Ok(Locked::Held),
-            Err((_, errno)) => return Err(errno.into()),
-        };
-        let is_named =
-            fs::symlink_metadata(path).is_ok_and(|named| (named.dev(), named.ino()) == (opened.dev(), opened.ino()));
-        if is_named {
-            return Ok(Locked::Ours(file));
+        match claim(path, file)? {
+            Locked::Gone => {}
+            claimed => return Ok(claimed),
         }
     }
     Ok(Locked::Gone)
+}
+
+/// Locks an open file, and sees that it still has its name: whoever held it may have put a new one in its place meanwhile.
+fn claim(path: &Path, file: File) -> io::Result<Locked> {
+    let opened = file.metadata()?;
+    if !opened.is_file() {
+        return Err(io::Error::new(ErrorKind::InvalidInput, "it is not a regular file"));
+    }
+    let file = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+        Ok(file) => file,
+        Err((_, Errno::EWOULDBLOCK)) => return Ok(Locked::Held),
+        Err((_, errno)) => return Err(errno.into()),
+    };
+    let named = fs::symlink_metadata(path);
+    let is_named = named.is_ok_and(|named| (named.dev(), named.ino()) == (opened.dev(), opened.ino()));
+    Ok(if is_named { Locked::Ours(file) } else { Locked::Gone })
 }
 
 /// What a file holds; what is wrong with it is logged, in one line.
@@ -452,10 +458,11 @@ mod tests {
             journal.rewrite().unwrap();
         }
         // Somebody opened the file just before it was replaced: the lock on the old one is not the journal's.
-        let old = options().open(folder.file("calls")).unwrap();
+        let open = || options().open(folder.file("calls")).unwrap();
+        let old = open();
         journal.rewrite().unwrap();
-        let _old = Flock::lock(old, FlockArg::LockExclusiveNonblock).unwrap();
-        assert!(Journal::open(&folder.0, "calls").is_err());
+        assert!(matches!(claim(&folder.file("calls"), old).unwrap(), Locked::Gone));
+        assert!(matches!(claim(&folder.file("calls"), open()).unwrap(), Locked::Held));
         drop(journal);
         folder.open("calls");
     }

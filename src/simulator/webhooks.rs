@@ -11,6 +11,9 @@ use super::Account;
 /// The number that callers dial: of the range for fiction.
 const DISPLAY_NUMBER: &str = "15550100000";
 
+/// Where Meta explains its errors; part of each.
+const ERRORS_HREF: &str = "https://developers.facebook.com/docs/whatsapp/cloud-api/support/error-codes/";
+
 /// How the calls of a body are described.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Shape {
@@ -43,6 +46,7 @@ impl CallText<'_> {
         let mut call = json!({
             "id": self.id,
             "from": self.from,
+            "from_user_id": user_id(self.from),
             "to": DISPLAY_NUMBER,
             "event": event,
             "timestamp": self.unix_sec.to_string(),
@@ -50,7 +54,6 @@ impl CallText<'_> {
         });
         if shape.without_from {
             call.as_object_mut().expect("made above").remove("from");
-            call["from_user_id"] = json!("US.1234567890123456");
         }
         if shape.with_unknown {
             call["connection_hints"] = json!({ "nested": [1, 2.5, null, { "deep": true }] });
@@ -64,7 +67,8 @@ impl CallText<'_> {
         let mut call = self.base(shape, "connect");
         call["session"] = json!({ "sdp_type": "offer", "sdp": offer });
         let mut value = value(account, &[call]);
-        let mut contact = json!({ "profile": { "name": "Zoë Señor/a" }, "wa_id": self.from });
+        let mut contact =
+            json!({ "profile": { "name": "Zoë Señor/a" }, "wa_id": self.from, "user_id": user_id(self.from) });
         if shape.without_from {
             contact.as_object_mut().expect("made above").remove("wa_id");
         }
@@ -80,7 +84,7 @@ impl CallText<'_> {
         let mut call = self.base(shape, "terminate");
         let errors = ending.error.map(|(code, details)| {
             let title = super::graph::title(code);
-            json!([{ "code": code, "title": title, "message": title, "error_data": { "details": details } }])
+            json!([{ "code": code, "title": title, "message": title, "href": ERRORS_HREF, "error_data": { "details": details } }])
         });
         if let Some(start) = ending.start_sec {
             call["start_time"] = json!(start.to_string());
@@ -97,6 +101,13 @@ impl CallText<'_> {
         }
         value
     }
+}
+
+/// Meta's id of a user for this business. Since April 2026 it stands beside every number, and in its place where the user is
+/// known by a user name. The country is that of the number, here always the same.
+fn user_id(from: &str) -> String {
+    let digits = from.bytes().fold(1_u64, |sum, digit| sum.wrapping_mul(31).wrapping_add(digit.into()));
+    format!("US.{digits}")
 }
 
 fn value(account: &Account, calls: &[Value]) -> Value {
@@ -125,9 +136,11 @@ pub(super) fn merged(values: &[Value]) -> Value {
 pub(super) fn message(account: &Account, unix_sec: u64) -> Value {
     let mut value = value(account, &[]);
     value.as_object_mut().expect("made above").remove("calls");
-    value["contacts"] = json!([{ "profile": { "name": "Zoë" }, "wa_id": "15550123456" }]);
+    value["contacts"] =
+        json!([{ "profile": { "name": "Zoë" }, "wa_id": "15550123456", "user_id": user_id("15550123456") }]);
     value["messages"] = json!([{
         "from": "15550123456",
+        "from_user_id": user_id("15550123456"),
         "id": "wamid.HBgLMTU1NTAxMjM0NTYVAgASGBQzQQA=",
         "timestamp": unix_sec.to_string(),
         "type": "text",

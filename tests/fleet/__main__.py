@@ -16,7 +16,7 @@ from report import Counted
 from balancer import Balancer
 from node import Node, session_path
 
-SCENARIOS = ["routing", "distribution", "media", "reload", "drain", "death"]
+SCENARIOS = ["routing", "webhooks", "distribution", "media", "reload", "drain", "death"]
 # Below the ports that the kernel gives out by itself, and enough that a port rests before it is used again.
 MEDIA_PORTS = {"a": "20000-22999", "b": "23000-25999", "c": "26000-28999"}
 LIMIT_SEC = 240

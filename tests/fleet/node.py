@@ -11,6 +11,8 @@ import subprocess
 import time
 import urllib.parse
 
+import graph
+
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 EVIDENCE = ROOT / "target" / "fleet"
 BINARY = pathlib.Path(os.environ.get("BRIDGE_BINARY", ROOT / "target" / "release" / "voice-media-bridge"))
@@ -31,7 +33,7 @@ class Node:
     def start(self):
         """Starts it and waits until it is ready."""
         EVIDENCE.mkdir(parents=True, exist_ok=True)
-        keep = {word: value for word, value in os.environ.items() if not word.startswith(("BRIDGE_", "OPENAI_"))}
+        keep = {word: value for word, value in os.environ.items() if not word.startswith(("BRIDGE_", "OPENAI_", "WHATSAPP_"))}
         settings = {
             "BRIDGE_LISTEN": f"127.0.0.1:{self.port}",
             "BRIDGE_AGENT_CHECK_LISTEN": f"127.0.0.1:{self.agent_port}",
@@ -43,6 +45,7 @@ class Node:
             # Three bridges and their callers share a small machine: here a busy core is no reason to refuse.
             "BRIDGE_ADMIT_BUSY_PERCENT": "100",
             "BRIDGE_DRAIN_SEC": str(DRAIN_SEC),
+            **graph.settings(),
         }
         with open(EVIDENCE / f"{self.name}.log", "ab") as log:
             self.process = subprocess.Popen([str(BINARY)], env=keep | settings, stdout=log, stderr=log)

@@ -28,6 +28,12 @@ pub(super) struct Ask {
     until: Instant,
 }
 
+impl Ask {
+    const fn is_probe(&self) -> bool {
+        matches!(self.about, About::Probe(_))
+    }
+}
+
 #[derive(Clone, Debug)]
 enum About {
     /// A call, by its key.
@@ -69,7 +75,8 @@ impl Control {
 
     /// The Graph API has answered, or has not.
     pub(in crate::control) fn graph_answered(&mut self, now: Instant, answer: &GraphAnswer) {
-        let reply = graph::read(&answer.outcome);
+        let is_probe = self.meta.as_ref().and_then(|meta| meta.asks.get(&answer.id)).is_some_and(Ask::is_probe);
+        let reply = if is_probe { graph::read_probe(&answer.outcome) } else { graph::read(&answer.outcome) };
         self.graph_said(now, answer.id, answer.begun, &reply);
     }
 

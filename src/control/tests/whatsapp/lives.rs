@@ -132,8 +132,15 @@ fn connections_are_kept_warm_by_questions_that_change_nothing() {
     world.run();
     let probes: Vec<_> = world.graph.drain(..).collect();
     assert!(probes.len() == 2 && probes.iter().all(|probe| probe.body.is_none()), "{probes:?}");
+    world.graph = probes.into();
+    world.graph_says(200, &format!("{{\"id\":\"{NUMBER}\"}}"));
+    world.graph_says(400, r#"{"error":{"message":"expired","code":190}}"#);
+    let probed = |world: &mut World, outcome: &str| {
+        world.metric(&format!("whatsapp_graph_requests_total{{action=\"probe\",outcome=\"{outcome}\"}}"))
+    };
+    assert_eq!((probed(&mut world, "ok"), probed(&mut world, "access_token_invalid")), (Some(1), Some(1)));
     world.wait(Duration::from_secs(26));
-    assert!(world.graph.len() >= 2);
+    assert_eq!(world.graph.len(), 2, "again before servers close what is idle");
 }
 
 #[test]
