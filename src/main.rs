@@ -430,10 +430,7 @@ fn simulate(flags: &SimulateFlags) -> Result<ExitCode, String> {
     let (json_alone, verbose) = (flags.json.as_deref() == Some("-"), flags.verbose);
     // A reader that has seen enough, such as `head`, ends nothing: calls are still to be hung up.
     let show = move |text: &str| {
-        let _ = match json_alone {
-            true => write!(std::io::stderr(), "{text}"),
-            false => write!(std::io::stdout(), "{text}"),
-        };
+        let _ = if json_alone { write!(std::io::stderr(), "{text}") } else { write!(std::io::stdout(), "{text}") };
     };
     let tell = move |event: &SimulatorEvent| match event {
         SimulatorEvent::Told(told) if verbose => show(&format!("{told}\n")),

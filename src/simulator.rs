@@ -94,13 +94,6 @@ pub struct Account {
     pub verify_token: String,
 }
 
-impl Account {
-    /// The number that callers dial: of the range for fiction.
-    fn display_number(&self) -> &'static str {
-        "15550100000"
-    }
-}
-
 impl fmt::Debug for Account {
     /// Secrets are not shown.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

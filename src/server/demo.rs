@@ -126,7 +126,7 @@ fn account() -> Result<Account, String> {
 fn drawn() -> String {
     let mut bytes = [0; 16];
     system::entropy(&mut bytes);
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    bytes.map(|byte| format!("{byte:02x}")).concat()
 }
 
 /// A line of what happens.

@@ -1,6 +1,7 @@
 //! Runs the simulator on this thread: the driver, the listener of the Graph API, the signals, files.
 
 use std::cell::RefCell;
+use std::fmt::Write;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::path::Path;
@@ -52,9 +53,9 @@ pub fn run(
     let (_, variables) = flags.account.account()?;
     let mut text =
         format!("The Graph API listens on http://{graph}. A bridge that is to be tried needs these variables:\n");
-    text += &format!("  BRIDGE_GRAPH_URL=http://{graph}\n");
+    let _ = writeln!(text, "  BRIDGE_GRAPH_URL=http://{graph}"); // a String takes everything
     for (name, value) in variables {
-        text += &format!("  {name}={value}\n");
+        let _ = writeln!(text, "  {name}={value}");
     }
     say(&text);
     let folder = flags.record.clone();

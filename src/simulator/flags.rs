@@ -1,5 +1,6 @@
 //! The flags of `voice-media-bridge simulate-whatsapp` and `demo`, and what they mean.
 
+use std::fmt::Write;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -108,9 +109,12 @@ pub struct DemoFlags {
     pub log: bool,
 }
 
+/// Environment variables and their values.
+pub type Variables = Vec<(&'static str, String)>;
+
 impl AccountFlags {
     /// The account, and the variables that a bridge needs for it; given ones are not shown.
-    pub fn account(&self) -> Result<(Account, Vec<(&'static str, String)>), String> {
+    pub fn account(&self) -> Result<(Account, Variables), String> {
         let mut variables = Vec::new();
         let mut take = |name: &'static str, flag: &str, given: &Option<String>, own: &str| {
             let value = given.as_deref().unwrap_or(own).to_owned();
@@ -208,11 +212,11 @@ fn is_near(address: SocketAddr) -> bool {
     }
 }
 
-/// What `--list` prints.
+/// What `--list` prints. A String takes all that is written to it.
 pub fn list() -> String {
     let mut text = "Scenarios, and how sure it is that Meta behaves so:\n".to_owned();
     for scenario in SCENARIOS {
-        text += &format!("  {:<22} {}\n    {}\n", scenario.name, scenario.certainty.label(), scenario.about);
+        let _ = writeln!(text, "  {:<22} {}\n    {}", scenario.name, scenario.certainty.label(), scenario.about);
     }
     text += "\nWhat an answer must be, and the code of its refusal:\n";
     for rule in RULES {
@@ -220,7 +224,7 @@ pub fn list() -> String {
             Some(subcode) => format!("{}/{subcode}", rule.code),
             None => rule.code.to_string(),
         };
-        text += &format!("  {code:<12} {:<11} {}\n", rule.certainty.label(), rule.text);
+        let _ = writeln!(text, "  {code:<12} {:<11} {}", rule.certainty.label(), rule.text);
     }
     text
 }

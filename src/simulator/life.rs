@@ -207,7 +207,9 @@ impl Simulator {
                 self.tell(now, place, "caller", format!("speaks for {seconds:.1} s"));
             }
             Act::Press(keys) => {
-                keys.iter().for_each(|event| self.relay().press(now, key, *event, KEY_TIME));
+                for event in keys {
+                    self.relay().press(now, key, *event, KEY_TIME);
+                }
                 self.tell(now, place, "caller", format!("presses {} keys", keys.len()));
             }
             Act::Vanish => {

@@ -36,7 +36,7 @@ const RECORDING_SAMPLES_MAX: usize = 10 * 60 * SAMPLE_RATE_HZ as usize;
 /// All that callers say.
 #[derive(Clone, Debug)]
 pub(super) struct Words {
-    words: Arc<[Beat]>,
+    speech: Arc<[Beat]>,
     silence: Arc<[Beat]>,
     length: Duration,
 }
@@ -52,12 +52,12 @@ impl Words {
         let pause = (0..AFTER_WORDS_FRAMES).map(|n| n.is_multiple_of(PAUSE_SIGN_FRAMES).then(|| sign.clone()));
         let silence: Arc<[Beat]> = pause.clone().take(PAUSE_SIGN_FRAMES).collect();
         let length = crate::relay::script::FRAME * u32::try_from(frames.len()).expect("a minute has 3000 frames");
-        Ok(Self { words: frames.into_iter().map(Some).chain(pause).collect(), silence, length })
+        Ok(Self { speech: frames.into_iter().map(Some).chain(pause).collect(), silence, length })
     }
 
     /// The words once, and silence after them.
     pub(super) fn say(&self) -> Script {
-        Script::shared(Arc::clone(&self.words))
+        Script::shared(Arc::clone(&self.speech))
     }
 
     /// Somebody who listens.

@@ -5,6 +5,8 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
+use crate::relay::record::Record;
+
 use super::call::{Call, Ender};
 use super::expect::Check;
 use super::scenario::Scenario;
@@ -120,9 +122,9 @@ impl CallReport {
                 Ender::Simulator => "simulator",
             }),
             failure: call.failure,
-            received: record.map_or(0, |record| record.rtp_heard()),
-            lost: record.map_or(0, |record| record.rtp_lost()),
-            sent: record.map_or(0, |record| record.rtp_sent()),
+            received: record.map_or(0, Record::rtp_heard),
+            lost: record.map_or(0, Record::rtp_lost),
+            sent: record.map_or(0, Record::rtp_sent),
             ssrcs: record.map_or(0, |record| record.ssrcs.len()),
             longest_gap_ms: ms(call.gap),
         }

@@ -96,7 +96,9 @@ impl Simulator {
                     call.number
                 };
                 let open: Vec<usize> = run.calls.iter_mut().filter(is_open).map(note).collect();
-                open.into_iter().for_each(|call| self.end_call(now, (number, call), Ender::Simulator, None));
+                for call in open {
+                    self.end_call(now, (number, call), Ender::Simulator, None);
+                }
                 continue;
             }
             if over && run.undelivered == 0 {

@@ -41,6 +41,7 @@ pub enum Calls {
 
 /// How calls are told.
 #[derive(Clone, Copy, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a peculiarity of its own, and named where it is set")]
 pub struct Webhooks {
     /// When a call's connect is sent, in milliseconds since its beginning.
     pub connect_ms: &'static [u64],

@@ -139,7 +139,7 @@ pub static SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "bad-answer",
-        about: "the Graph API refuses every answer with 138008: the bridge must end the call, and not let it ring",
+        about: "the Graph API refuses every answer with 138008: the bridge must end the call, not let it ring",
         certainty: Seen,
         graph: Graph { refuses_answers: true, ..GRAPH },
         expect: &[Expect::WebhookAnswered, Expect::EndedByBridge(10)],

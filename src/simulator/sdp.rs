@@ -54,10 +54,9 @@ const FINGERPRINT: Rule = rule(INVALID, Inferred, "A sha-256 fingerprint is 32 b
 const FINGERPRINT_OWN: Rule = rule(INVALID, Inferred, "The fingerprint is the answerer's own, not the offer's.");
 const SETUP: Rule = rule(INVALID, Documented, "a=setup is there once, and is active: the relay opens no DTLS.");
 const CREDENTIALS: Rule =
-    rule(INVALID, Inferred, "a=ice-ufrag and a=ice-pwd are there once, of at least 4 and 22 characters.");
+    rule(INVALID, Inferred, "a=ice-ufrag (4 characters or more) and a=ice-pwd (22) are there once.");
 const CREDENTIALS_OWN: Rule = rule(INVALID, Inferred, "ICE credentials are the answerer's own, not the offer's.");
-const NO_LITE: Rule =
-    rule(INVALID, Inferred, "a=ice-lite is not there: the relay is lite, and two lite sides never meet.");
+const NO_LITE: Rule = rule(INVALID, Inferred, "a=ice-lite is not there: the relay is lite, and two such never meet.");
 const PTIME: Rule = rule(INVALID, Documented, "a=ptime, where there is one, is 20, and a=maxptime at least that.");
 const ONE_SSRC: Rule = rule(INVALID, Documented, "At most one SSRC is announced.");
 const RTCP_MUX: Rule = rule(INVALID, Inferred, "a=rtcp-mux is there.");

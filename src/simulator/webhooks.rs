@@ -2,9 +2,14 @@
 //!
 //! It makes texts and must not know when they are sent, or what becomes of them.
 
+use std::fmt::Write;
+
 use serde_json::{Value, json};
 
 use super::Account;
+
+/// The number that callers dial: of the range for fiction.
+const DISPLAY_NUMBER: &str = "15550100000";
 
 /// Where Meta explains its errors; part of each.
 const ERRORS_HREF: &str = "https://developers.facebook.com/docs/whatsapp/cloud-api/support/error-codes/";
@@ -37,12 +42,12 @@ pub(super) struct CallText<'a> {
 }
 
 impl CallText<'_> {
-    fn base(&self, account: &Account, shape: Shape, event: &str) -> Value {
+    fn base(&self, shape: Shape, event: &str) -> Value {
         let mut call = json!({
             "id": self.id,
             "from": self.from,
             "from_user_id": user_id(self.from),
-            "to": account.display_number(),
+            "to": DISPLAY_NUMBER,
             "event": event,
             "timestamp": self.unix_sec.to_string(),
             "direction": "USER_INITIATED",
@@ -59,9 +64,9 @@ impl CallText<'_> {
 
     /// The `value` of a connect event.
     pub(super) fn connect(&self, account: &Account, shape: Shape, offer: &str) -> Value {
-        let mut call = self.base(account, shape, "connect");
+        let mut call = self.base(shape, "connect");
         call["session"] = json!({ "sdp_type": "offer", "sdp": offer });
-        let mut value = value(account, vec![call]);
+        let mut value = value(account, &[call]);
         let mut contact =
             json!({ "profile": { "name": "Zoë Señor/a" }, "wa_id": self.from, "user_id": user_id(self.from) });
         if shape.without_from {
@@ -76,7 +81,7 @@ impl CallText<'_> {
 
     /// The `value` of a terminate event.
     pub(super) fn terminate(&self, account: &Account, shape: Shape, ending: &Ending) -> Value {
-        let mut call = self.base(account, shape, "terminate");
+        let mut call = self.base(shape, "terminate");
         let errors = ending.error.map(|(code, details)| {
             let title = super::graph::title(code);
             json!([{ "code": code, "title": title, "message": title, "href": ERRORS_HREF, "error_data": { "details": details } }])
@@ -90,7 +95,7 @@ impl CallText<'_> {
         if let Some(errors) = &errors {
             call["errors"] = errors.clone();
         }
-        let mut value = value(account, vec![call]);
+        let mut value = value(account, &[call]);
         if let Some(errors) = errors {
             value["errors"] = errors;
         }
@@ -105,11 +110,11 @@ fn user_id(from: &str) -> String {
     format!("US.{digits}")
 }
 
-fn value(account: &Account, calls: Vec<Value>) -> Value {
+fn value(account: &Account, calls: &[Value]) -> Value {
     json!({
         "messaging_product": "whatsapp",
         "metadata": {
-            "display_phone_number": account.display_number(),
+            "display_phone_number": DISPLAY_NUMBER,
             "phone_number_id": account.phone_number_id,
         },
         "calls": calls,
@@ -129,7 +134,7 @@ pub(super) fn merged(values: &[Value]) -> Value {
 
 /// The `value` of a message from a user.
 pub(super) fn message(account: &Account, unix_sec: u64) -> Value {
-    let mut value = value(account, Vec::new());
+    let mut value = value(account, &[]);
     value.as_object_mut().expect("made above").remove("calls");
     value["contacts"] =
         json!([{ "profile": { "name": "Zoë" }, "wa_id": "15550123456", "user_id": user_id("15550123456") }]);
@@ -163,7 +168,11 @@ fn escaped(json: &str) -> String {
             // Outside of strings JSON has no slash.
             '/' => text.push_str("\\/"),
             c if c.is_ascii() => text.push(c),
-            c => c.encode_utf16(&mut [0; 2]).iter().for_each(|unit| text.push_str(&format!("\\u{unit:04x}"))),
+            c => {
+                for unit in c.encode_utf16(&mut [0; 2]) {
+                    let _ = write!(text, "\\u{unit:04x}"); // a String takes everything
+                }
+            }
         }
     }
     text

@@ -14,6 +14,7 @@ use voice_media_bridge::io::{Datagram, Door, Input, Machine, Output, StreamKey};
 use voice_media_bridge::simulator::report::Report;
 use voice_media_bridge::simulator::{Account, Simulator, SimulatorConfig, SimulatorEvent, Target, Told, scenarios};
 
+use crate::relay::packet::Kind;
 use crate::support::crypto::Crypto;
 use crate::support::rtc_client::{Habits, RtcClient};
 use crate::voice::{silence, speech};
@@ -53,6 +54,12 @@ pub(crate) enum Fault {
     Early,
     /// Never speaks.
     Mute,
+    /// Answers the first webhook with 500, and then all is well.
+    Stumbles,
+    /// Changes its SSRC in mid-call.
+    ChangesSsrc,
+    /// Loses one packet of ten.
+    Loses,
     /// Speaks once, and then no more.
     FallsSilent,
     /// Never accepts.
@@ -114,6 +121,8 @@ pub(crate) struct World {
     over: HashSet<String>,
     crypto: Crypto,
     voice: Vec<Arc<[u8]>>,
+    webhooks: u32,
+    packets: u64,
     /// Terminate webhooks: status and code.
     pub(crate) endings: Vec<(String, Option<u64>)>,
     is_exited: bool,
@@ -175,6 +184,8 @@ impl World {
             over: HashSet::new(),
             crypto: Crypto::new(),
             voice,
+            webhooks: 0,
+            packets: 0,
             endings: Vec::new(),
             is_exited: false,
             deadline: None,
@@ -313,10 +324,14 @@ impl World {
     }
 
     fn take_post(&mut self, head: &str, body: &str) -> (u16, String) {
+        self.webhooks += 1;
+        if self.fault == Fault::Stumbles && self.webhooks == 1 {
+            return (500, String::new());
+        }
         let key = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, SECRET.as_bytes());
         let tag = aws_lc_rs::hmac::sign(&key, body.as_bytes());
-        let hex: String = tag.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
-        let is_signed = head.contains(&format!("X-Hub-Signature-256: sha256={hex}"));
+        let hex: Vec<String> = tag.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+        let is_signed = head.contains(&format!("X-Hub-Signature-256: sha256={}", hex.concat()));
         if !is_signed && self.fault != Fault::Unsigned {
             return (401, String::new());
         }
@@ -466,13 +481,19 @@ impl World {
             if is_due && fault == Fault::Undecided {
                 call.accept_by = None;
             }
+            let is_brief = matches!(fault, Fault::FallsSilent | Fault::ChangesSsrc);
             if call.accepted.is_some() && is_connected && !call.has_spoken && fault != Fault::Mute {
                 call.has_spoken = true;
                 call.client.speak(now, self.voice.clone());
-                call.spoken_until = Some(now + Duration::from_millis(500)).filter(|_| fault == Fault::FallsSilent);
+                call.spoken_until = Some(now + Duration::from_millis(500)).filter(|_| is_brief);
             }
             if call.spoken_until.is_some_and(|at| at <= now) {
-                call.client.hush();
+                call.spoken_until = None;
+                if fault == Fault::ChangesSsrc {
+                    call.client.change_ssrc();
+                } else {
+                    call.client.hush();
+                }
             }
             let is_late = !is_connected && call.give_up_at <= now;
             let is_short =
@@ -487,6 +508,10 @@ impl World {
             }
         }
         for (local, payload) in sends {
+            self.packets += u64::from(matches!(Kind::of(&payload), Kind::Rtp { .. }));
+            if fault == Fault::Loses && self.packets.is_multiple_of(10) {
+                continue;
+            }
             self.later(LATENCY, Coming::ToRelay(local, payload));
         }
         for (after, id, action) in asks {

@@ -15,11 +15,8 @@ fn failed(name: &str, fault: Fault) -> Vec<String> {
 fn every_scenario_holds_for_a_bridge_that_does_all_right() {
     let (report, told, recordings) = World::new(&["all"], Fault::None).run();
     for scenario in &report.scenarios {
-        assert!(
-            scenario.held,
-            "{scenario}\n{}",
-            told.iter().filter(|t| t.scenario == scenario.name).map(|t| format!("{t}\n")).collect::<String>()
-        );
+        let lines = told.iter().filter(|told| told.scenario == scenario.name).map(ToString::to_string);
+        assert!(scenario.held, "{scenario}\n{}", lines.collect::<Vec<_>>().join("\n"));
     }
     assert!(report.passed && report.strays.is_empty() && report.held == report.scenarios.len(), "{report}");
     let (_, samples) = recordings.iter().find(|(name, _)| name == "happy-1").expect("it was recorded");
@@ -60,6 +57,10 @@ fn each_fault_is_found_by_its_check() {
         ("happy", Fault::SlowAnswer(2 * second), "answered 200 within 1 s: 200 only after"),
         ("happy", Fault::Early, "no audio is sent before accept is done"),
         ("happy", Fault::Mute, "hears a voice: none was heard"),
+        ("happy", Fault::FallsSilent, "hears a voice after having spoken: none was heard"),
+        ("happy", Fault::ChangesSsrc, "audio is one stream: one SSRC: 2 SSRCs came"),
+        ("happy", Fault::Loses, "no packet is lost on the way"),
+        ("happy", Fault::Stumbles, "each webhook is answered 200 within 1 s: it was answered 500"),
         ("happy", Fault::Undecided, "accept comes, with the same answer: it never came"),
         ("happy", Fault::Hasty, "media is connected before accept is asked"),
         ("happy", Fault::OtherAnswer, "accept comes, with the same answer: it was refused"),
@@ -79,6 +80,25 @@ fn each_fault_is_found_by_its_check() {
         let failed = failed(scenario, fault);
         assert!(failed.iter().any(|check| check.contains(said)), "{scenario} {fault:?}: {failed:#?}");
     }
+}
+
+#[test]
+fn a_webhook_that_is_not_answered_200_is_sent_again_and_the_call_goes_on() {
+    let (report, told, _) = World::new(&["happy"], Fault::Stumbles).run();
+    let missed: Vec<&str> =
+        report.scenarios[0].checks.iter().filter(|check| !check.held).map(|check| check.text.as_str()).collect();
+    assert_eq!(missed, ["each webhook is answered 200 within 1 s"]);
+    let sent: Vec<f64> =
+        told.iter().filter(|told| told.text == "webhook: connect").map(|told| told.at.as_secs_f64()).collect();
+    assert!(sent.len() == 2 && (1.0..1.1).contains(&(sent[1] - sent[0])), "{sent:?}");
+}
+
+#[test]
+fn what_is_asked_of_a_call_that_is_over_is_refused_and_nobody_waits_for_it() {
+    let (report, told, _) = World::new(&["terminate-first"], Fault::NoClock).run();
+    let refusal = "400 code 100: The call has ended: nothing can be done with it any more.";
+    assert!(told.iter().any(|told| told.text == refusal), "{told:#?}");
+    assert!(report.scenarios[0].seconds < 10.0 && report.scenarios[0].calls[0].ended_by.is_none(), "{report:?}");
 }
 
 #[test]

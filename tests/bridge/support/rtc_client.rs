@@ -164,6 +164,15 @@ impl RtcClient {
         self.words = words;
     }
 
+    /// Goes on under another SSRC.
+    pub(crate) fn change_ssrc(&mut self) {
+        let mut direct = self.rtc.direct_api();
+        // Of two streams str0m sends whichever it finds first.
+        assert!(direct.remove_stream_tx(self.ssrc), "it was declared at the start");
+        self.ssrc = direct.new_ssrc();
+        direct.declare_stream_tx(self.ssrc, None, Mid::from("audio"), None);
+    }
+
     /// Falls silent.
     pub(crate) fn hush(&mut self) {
         self.next_frame = None;
