@@ -71,8 +71,8 @@ pub struct GraphAsk {
     pub token: Secret,
     /// JSON of a POST; `None`: a GET.
     pub body: Option<GraphBody>,
-    /// The answer included.
-    pub time_max: Duration,
+    /// Until when, the answer included. What is not on its way by then is not sent: whoever asked has given it up.
+    pub until: Instant,
 }
 
 /// JSON that holds a call id and SDP: never printed.
@@ -94,6 +94,9 @@ pub struct GraphAnswer {
     pub begun: Instant,
     /// When the answer was whole.
     pub ended: Instant,
+    /// Whether the request was sent twice: a kept connection ended without an answer, and Meta may have done what the first of the
+    /// two asked.
+    pub is_repeated: bool,
     /// The answer, or in words why there is none. Such words name the server and neither path nor token.
     pub outcome: Result<GraphReply, String>,
 }
