@@ -169,8 +169,8 @@ Examples:
   Another bridge, its report for a script:
     voice-media-bridge simulate-whatsapp --webhook http://10.0.0.5:3000/webhook \\
       --listen 10.0.0.9:8099 --relay 10.0.0.9:0 --json report.json
-Ctrl-C ends it and reports. Exit codes: 0 everything held, 1 it could not run, 3 something did not
-hold. It sends to this machine and to private networks alone, unless told otherwise.";
+Ctrl-C hangs up and reports. Exit codes: 0 everything held, 1 it could not run, 3 something did
+not hold. It sends to this machine and to private networks alone, unless told otherwise.";
 
 const DEMO_HELP: &str = "\
 It needs no account, no key and no network: everything runs on loopback, and is gone afterwards.

@@ -427,10 +427,8 @@ impl Machine for Simulator {
                     self.served.written(now, stream);
                 }
             }
-            Input::Stop => {
-                self.report.interrupted = true;
-                return self.finish(None);
-            }
+            Input::Stop if self.report.interrupted => return self.finish(None),
+            Input::Stop => self.interrupt(now),
             Input::Submitted | Input::SendFailed { .. } | Input::UdpClosed { .. } | Input::Message(()) => {}
         }
         self.run_timers(now);
