@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use crate::server_calls::{PATIENCE, poll_until, start_with};
 use crate::server_process::run;
+use crate::support::https_client::{Authority, Files};
 use crate::support::process::Process;
 use crate::support::server::{Server, free_address};
 
@@ -27,6 +28,10 @@ const ACCOUNT: [(&str, &str); 4] = [
 
 /// A bridge that asks the Graph API there, and a folder for its journal.
 fn bridge(name: &str, graph: &str, media_ports: &str) -> Server {
+    bridge_with(name, graph, media_ports, &[])
+}
+
+fn bridge_with(name: &str, graph: &str, media_ports: &str, more: &[(&str, &str)]) -> Server {
     let state = format!("{}/simulator-{name}", env!("CARGO_TARGET_TMPDIR"));
     std::fs::create_dir_all(&state).expect("a folder");
     let url = format!("http://{graph}");
@@ -36,9 +41,8 @@ fn bridge(name: &str, graph: &str, media_ports: &str) -> Server {
         ("BRIDGE_GRAPH_URL", &url),
         ("BRIDGE_STATE_DIR", &state),
         ("BRIDGE_LOG", "warn"),
-        ("BRIDGE_MAX_CALLS", "400"),
     ];
-    start_with(&[&own[..], &ACCOUNT[..]].concat())
+    start_with(&[&own[..], &ACCOUNT[..], more].concat())
 }
 
 /// Runs the simulator to its end: exit code, what it printed, its report.
@@ -80,7 +84,7 @@ fn every_scenario_holds_against_the_real_server() {
 #[test]
 fn two_hundred_calls_within_two_seconds_are_each_exactly_one_and_none_rings_on() {
     let graph = free_address().to_string();
-    let server = bridge("burst", &graph, "25000-25799");
+    let server = bridge_with("burst", &graph, "25000-25799", &[("BRIDGE_MAX_CALLS", "400")]);
     let webhook = format!("http://{}/webhooks/whatsapp", server.address());
     let arguments = ["--scenario", "burst", "--calls", "200", "--relay", "127.0.0.1:25900"];
     let (_, output, report) = simulate("burst", &webhook, &graph, &arguments);
@@ -109,6 +113,21 @@ fn a_recording_is_played_and_what_is_heard_is_kept() {
     let heard = std::fs::read(format!("{folder}/happy-1.wav")).expect("it was written");
     let heard = voice_media_bridge::simulator::wav::read(&heard).expect("a WAV file");
     assert!(heard.len() > 5 * 24_000, "{} samples", heard.len());
+}
+
+#[test]
+fn webhooks_go_over_https_to_a_bridge_that_is_trusted() {
+    let (authority, files) = (Authority::new("ours"), Files::new("simulator"));
+    authority.issue(2090, &files);
+    let graph = free_address().to_string();
+    let tls = [("BRIDGE_TLS_CERT", &*files.path("cert.pem")), ("BRIDGE_TLS_KEY", &*files.path("key.pem"))];
+    let server = bridge_with("https", &graph, "24240-24249", &tls);
+    let webhook = format!("https://localhost:{}/webhooks/whatsapp", server.address().port());
+    let (ca, arguments) = (files.path("ca.pem"), ["--scenario", "duplicate-connect", "--relay", "127.0.0.1:24905"]);
+    let (code, output, _) = simulate("https", &webhook, &graph, &[&arguments[..], &["--ca", &ca]].concat());
+    assert_eq!(code, Some(0), "{output}\n{}", server.log());
+    let (code, output, _) = simulate("https", &webhook, &graph, &arguments);
+    assert!(code == Some(1) && output.contains("authority that this machine does not trust"), "{output}");
 }
 
 #[test]
