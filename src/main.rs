@@ -164,6 +164,9 @@ Examples:
     voice-media-bridge simulate-whatsapp --scenario all --at-once 4
   Two hundred calls within two seconds:
     voice-media-bridge simulate-whatsapp --scenario burst --calls 200
+  At your own pace, a call at a time:
+    voice-media-bridge simulate-whatsapp --serve --verbose
+    curl http://127.0.0.1:8099/simulator/calls -d '{\"scenario\": \"dtmf\"}'
   A recording of yours as the caller, and what it hears:
     voice-media-bridge simulate-whatsapp --speech me.wav --record /tmp --verbose
   Another bridge, its report for a script:

@@ -113,14 +113,16 @@ impl Simulator {
         {
             self.begin_run(now, scenario);
         }
-        if self.runs.is_empty() {
+        if self.runs.is_empty() && (self.is_stopping || !self.config.serve) {
             self.finish(None);
         }
     }
 
     /// Begins nothing more, and hangs up what there is.
     pub(super) fn interrupt(&mut self, now: Instant) {
-        self.report.interrupted = true;
+        self.is_stopping = true;
+        // Who serves is ended so and not otherwise.
+        self.report.interrupted = !self.config.serve || !self.runs.is_empty() || !self.waiting.is_empty();
         self.waiting.clear();
         let mut open = Vec::new();
         for (number, run) in &mut self.runs {
@@ -399,7 +401,7 @@ impl Simulator {
         if delivery.sendings < SENDINGS_MAX {
             return self.send_after(now + SEND_AGAIN * 2u32.pow(delivery.sendings - 1), delivery);
         }
-        if let (Some(why), false) = (why, self.is_heard) {
+        if let (Some(why), false) = (why, self.is_heard || self.config.serve) {
             let Target { authority, .. } = &self.config.webhook;
             return self.finish(Some(format!("no webhook is taken at {authority} (--webhook): {why}")));
         }
@@ -432,7 +434,7 @@ impl Simulator {
         let took = now.saturating_duration_since(run.begun);
         let report = ScenarioReport::new(run.scenario, took, checks, &run.calls, run.notes);
         (self.sink)(SimulatorEvent::Scenario(Box::new(report.clone())));
-        self.report.scenarios.push(report);
+        self.report.take(report);
     }
 }
 

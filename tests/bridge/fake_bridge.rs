@@ -155,6 +155,7 @@ impl World {
                 verify_token: "a-verify-token".to_owned(),
             },
             scenarios: scenarios::find(&names).expect("they are there"),
+            serve: false,
             at_once: 1,
             burst: 6,
             talk: None,

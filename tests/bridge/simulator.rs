@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use crate::server_calls::{PATIENCE, poll_until, start_with};
 use crate::server_process::run;
+use crate::support::http_client::HttpClient;
 use crate::support::https_client::{Authority, Files};
 use crate::support::process::Process;
 use crate::support::server::{Server, free_address};
@@ -138,6 +139,33 @@ fn a_bridge_that_does_not_know_the_webhook_fails_with_what_it_said() {
     assert_eq!(code, MISSED, "{output}");
     assert!(output.contains("it was answered 404") && output.contains("0 of 1 held"), "{output}");
     assert_eq!(report["scenarios"][0]["calls"][0]["endedBy"], "simulator", "{report}");
+}
+
+#[test]
+fn calls_are_placed_on_demand_where_it_serves() {
+    let address = free_address();
+    let server = bridge("serve", &address.to_string(), "24250-24259");
+    let webhook = format!("http://{}/webhooks/whatsapp", server.address());
+    let mut command = Command::new(env!("CARGO_BIN_EXE_voice-media-bridge"));
+    command.env_clear().envs(ACCOUNT).args(["simulate-whatsapp", "--serve", "--webhook", &webhook]);
+    command.args(["--listen", &address.to_string(), "--relay", "127.0.0.1:24906"]);
+    let simulator = Process::start(&mut command);
+    poll_until("the simulator", || if simulator.output().contains("listens on") { Ok(()) } else { Err("".to_owned()) });
+    let http = HttpClient::new(address);
+    let wrong = http.post("/simulator/calls", &serde_json::json!({ "scenario": "nothing" }));
+    assert_eq!(wrong.status, 400, "{}", wrong.body);
+    assert_eq!(http.get("/simulator/nothing").status, 404);
+    for name in ["missing-from", "other-events"] {
+        let placed = http.post("/simulator/calls", &serde_json::json!({ "scenario": name }));
+        assert_eq!((placed.status, &placed.json()["scenario"]), (200, &Value::from(name)), "{}", placed.body);
+    }
+    let report = poll_until("both scenarios", || {
+        let report = http.get("/simulator/report").json();
+        if report["ran"] == 2 { Ok(report) } else { Err(report.to_string()) }
+    });
+    assert_eq!(report["held"], 2, "{report}");
+    let (status, output) = simulator.terminate(PATIENCE);
+    assert!(status.success() && output.contains("2 of 2 held"), "{output}");
 }
 
 #[test]
