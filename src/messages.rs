@@ -118,7 +118,8 @@ impl std::fmt::Debug for GraphReply {
 /// A webhook that goes on as it came.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Parcel {
-    /// Whom it is about, hashed: parcels that share one stay in their order.
+    /// Whom it is about, hashed: parcels that share one stay in their order. With [`Parcel::ANYBODY`] among them it stays in order
+    /// with all.
     pub senders: Vec<u64>,
     /// `X-Hub-Signature-256`, as it came.
     pub signature: String,
@@ -126,6 +127,11 @@ pub struct Parcel {
     pub content_type: String,
     /// The body, byte for byte.
     pub body: Vec<u8>,
+}
+
+impl Parcel {
+    /// Stands among the senders of what is about more people than are told apart. No hash is it.
+    pub const ANYBODY: u64 = 0;
 }
 
 impl std::fmt::Debug for Parcel {

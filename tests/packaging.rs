@@ -74,6 +74,42 @@ fn the_example_names_variables_that_exist() {
     }
 }
 
+#[test]
+fn every_credential_is_named_where_it_is_looked_for() {
+    let page = manual().replace("\\-", "-");
+    for name in [
+        "api-token",
+        "openai-api-key",
+        "events-token",
+        "whatsapp-app-secret",
+        "whatsapp-verify-token",
+        "whatsapp-access-token",
+    ] {
+        let places = ["voice-media-bridge.service", "voice-media-bridge@.service", "voice-media-bridge.env.example"];
+        for place in places {
+            assert!(file(place).contains(name), "{place} does not name the credential {name}");
+        }
+        assert!(page.contains(name), "the manual page does not name {name}");
+    }
+}
+
+#[test]
+fn what_outlives_a_crash_is_in_a_folder_that_a_purge_removes() {
+    for unit in ["voice-media-bridge.service", "voice-media-bridge@.service"] {
+        let settings = settings(unit);
+        for line in [
+            "StateDirectory=voice-media-bridge",
+            "StateDirectoryMode=0700",
+            "Environment=BRIDGE_STATE_DIR=%S/voice-media-bridge",
+        ] {
+            assert!(settings.contains(line), "{unit} does not say {line}");
+        }
+    }
+    let purge = file("debian/postrm");
+    let purge = purge.split("purge)").nth(1).unwrap();
+    assert!(purge.contains(" /var/lib/voice-media-bridge"), "{purge}");
+}
+
 /// A folder with a `systemctl` that tells what each instance is from files, and does what it is told to them.
 struct Played(PathBuf);
 

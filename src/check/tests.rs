@@ -428,7 +428,7 @@ fn each_rule_about_whatsapp_objects_to_one_thing_and_says_what_to_do() {
         Facts { whatsapp: Some(changed), ..facts() }
     };
     let bad = change(&|facts| {
-        facts.numbers = Err("BRIDGE_WHATSAPP_NUMBERS names x.toml, which has an error in line 3".into())
+        facts.numbers = Err("BRIDGE_WHATSAPP_NUMBERS names x.toml, which has an error in line 3".into());
     });
     expect("whatsapp_numbers", &forward, &bad, Outcome::Fail, &["line 3", "SIGHUP"]);
     let open = change(&|facts| facts.secret_files[0].1 = Some(0o100_644));

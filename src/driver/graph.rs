@@ -75,11 +75,11 @@ fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Desk {
     /// The next request; `None` when none can come any more.
-    fn next(&self) -> Option<Box<GraphAsk>> {
+    fn next(&self) -> Option<GraphAsk> {
         let inbox = lock(&self.inbox);
         loop {
             match inbox.take() {
-                Mail::Message(Message::AskGraph(ask)) => return Some(Box::new(ask)),
+                Mail::Message(Message::AskGraph(ask)) => return Some(ask),
                 Mail::Message(_) | Mail::Stop => {}
                 Mail::Closed => return None,
                 Mail::Nothing => {
@@ -129,8 +129,8 @@ impl Outbox {
 }
 
 /// Asks, and waits for what comes of it.
-fn asked(client: &Pooled, ask: Box<GraphAsk>) -> (GraphAnswer, Effort) {
-    let GraphAsk { id, path, token, body, time_max } = *ask;
+fn asked(client: &Pooled, ask: GraphAsk) -> (GraphAnswer, Effort) {
+    let GraphAsk { id, path, token, body, time_max } = ask;
     let bearer = format!("Bearer {}", token.expose());
     let headers = [("Authorization", bearer.as_str()), ("Content-Type", "application/json")];
     let request = Request {

@@ -87,8 +87,8 @@ impl Journal {
             Ok(Locked::Ours(file)) => file,
             Ok(Locked::Held) => {
                 return Err(format!(
-                    "{} is held by a bridge that runs. Each has a folder of its own ({SETTING}), or is one of a pair \
-                     (BRIDGE_INSTANCE)",
+                    "{} is held by a bridge that runs: give this one a folder of its own, in {SETTING}, or make the two a pair \
+                     with BRIDGE_INSTANCE",
                     path.display()
                 ));
             }

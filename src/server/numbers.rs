@@ -193,7 +193,9 @@ mod tests {
             let _ = fs::remove_dir_all(&path);
             fs::create_dir_all(&path).unwrap();
             let folder = Self(path);
-            files.iter().for_each(|(name, text)| folder.write(name, text));
+            for (name, text) in files {
+                folder.write(name, text);
+            }
             folder
         }
 

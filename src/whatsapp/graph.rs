@@ -189,7 +189,8 @@ fn graph_error(status: u16, error: &str) -> Option<(&'static Row, MetaError, Opt
     let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
     if let Some(trace) = trace.and_then(text).filter(|trace| !trace.is_empty() && trace.chars().all(is_plain)) {
         let trace: String = trace.chars().take(TRACE_CHARS_MAX).collect();
-        error.text = format!("{} (fbtrace_id {trace})", error.text).trim_start().to_owned();
+        let separator = if error.text.is_empty() { "" } else { " " };
+        error.text = format!("{}{separator}(fbtrace_id {trace})", error.text);
     }
     Some((row, error, subcode))
 }
@@ -210,6 +211,7 @@ mod tests {
 
     use super::*;
 
+    #[expect(clippy::unnecessary_wraps, reason = "it stands for what the client brings")]
     fn reply(status: u16, body: &str) -> Result<GraphReply, String> {
         Ok(GraphReply { status, retry_after_sec: None, body: body.to_owned() })
     }

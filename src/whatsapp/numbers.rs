@@ -73,7 +73,7 @@ pub fn parse(text: &str) -> Result<Vec<Entry>, String> {
     }
     let mut entries = Vec::new();
     let (mut ids, mut names) = (HashMap::new(), HashMap::new());
-    for number in numbers.iter() {
+    for number in numbers {
         let entry = file.entry(number, &shared)?;
         let line = file.line(number.span().start);
         if let Some(other) = ids.insert(entry.phone_number_id.clone(), line) {
@@ -100,7 +100,7 @@ impl File<'_> {
     /// Counted from 1.
     fn line(self, at: usize) -> usize {
         let before = self.0.as_bytes().get(..at).unwrap_or(self.0.as_bytes());
-        1 + before.iter().filter(|byte| **byte == b'\n').count()
+        before.split(|byte| *byte == b'\n').count()
     }
 
     fn at(self, value: &At<'_>, problem: &str) -> String {

@@ -10,7 +10,7 @@ use aws_lc_rs::digest;
 
 use crate::call_id::CallId;
 
-/// Most events remembered: two of each call of eight numbers at Meta's limit of 1,000 calls at once. About 1 MiB.
+/// Most events remembered: two of each call of eight numbers at Meta's limit of 1,000 calls at once. About 2 MiB.
 pub const EVENTS_MAX: usize = 16_384;
 /// How long an event is remembered. Meta sends again within minutes what was not answered with 200, and later what is too old to be
 /// taken for a new call by its timestamp.

@@ -51,10 +51,8 @@ pub struct Signalling {
     asked: Option<Question>,
     /// Questions that were given up; their answers may still come.
     lost: u32,
-    hang_up: Option<CloseReason>,
+    hang_up: HangUp,
     activate: bool,
-    /// [`Step::HangUp`] was said, or need not be.
-    hung_up: bool,
     /// The call is over here.
     over_here: bool,
     pre_accept: Outcome,
@@ -90,6 +88,15 @@ enum Phase {
     Settling,
     /// It has been said.
     Settled,
+}
+
+/// Whether [`Step::HangUp`] was said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum HangUp {
+    No,
+    ToSay(CloseReason),
+    /// It was, or need not be.
+    Said,
 }
 
 /// What is known of something that was asked.
@@ -152,9 +159,8 @@ impl Signalling {
             to_ask: None,
             asked: None,
             lost: 0,
-            hang_up: None,
+            hang_up: HangUp::No,
             activate: false,
-            hung_up: false,
             over_here: false,
             pre_accept: Outcome::No,
             accept: Outcome::No,
@@ -176,7 +182,7 @@ impl Signalling {
     }
 
     fn only_ending(now: Instant, ending: Ending) -> Self {
-        let mut call = Self { over_here: true, hung_up: true, due: None, ..Self::begin(now) };
+        let mut call = Self { over_here: true, hang_up: HangUp::Said, due: None, ..Self::begin(now) };
         call.enter_ending(now, ending, Duration::ZERO);
         call
     }
@@ -191,7 +197,7 @@ impl Signalling {
 
     /// Media is up.
     pub fn connected(&mut self, now: Instant) {
-        if self.timings.connected.is_some() || self.over_here {
+        if self.timings.connected.is_some() {
             return;
         }
         self.timings.connected = Some(self.since_begun(now));
@@ -231,7 +237,7 @@ impl Signalling {
         if std::mem::replace(&mut self.over_here, true) {
             return;
         }
-        (self.hung_up, self.hang_up, self.activate) = (true, None, false);
+        (self.hang_up, self.activate) = (HangUp::Said, false);
         // A peer that closes is most often a user who hung up: then Meta says so by itself.
         let grace = if reason == CloseReason::PeerClosed { ending::GRACE } else { Duration::ZERO };
         match self.phase {
@@ -264,7 +270,7 @@ impl Signalling {
             Phase::PreAccepting { .. } => self.try_pre_accept(now),
             Phase::Connecting => self.enter_accepting(now),
             Phase::Accepting => self.try_accept(now),
-            Phase::Ending(ending) => self.ask(now, ending.action(), ending.attempt_time()),
+            Phase::Ending(ending) => self.ask(now, ending.action(), ATTEMPT_TIME_MAX),
             Phase::Accepted => {
                 self.say_hang_up(CloseReason::IceTimeout); // which step of the path failed is not known here
                 self.leave(now, Duration::ZERO);
@@ -275,7 +281,8 @@ impl Signalling {
 
     /// The next thing to do.
     pub fn poll(&mut self) -> Option<Step> {
-        if let Some(reason) = self.hang_up.take() {
+        if let HangUp::ToSay(reason) = self.hang_up {
+            self.hang_up = HangUp::Said;
             return Some(Step::HangUp(reason));
         }
         if std::mem::take(&mut self.activate) {
@@ -369,8 +376,8 @@ impl Signalling {
         match reply {
             _ if self.pre_accept == Outcome::Yes && !is_connected => {
                 self.phase = Phase::Connecting;
-                let latest = self.accept_until() - ATTEMPT_TIME_MAX;
-                self.due = Some((now + ACCEPT_WAIT_MAX).min(latest).max(now));
+                let left = self.accept_until().saturating_duration_since(now);
+                self.due = Some(now + ACCEPT_WAIT_MAX.min(left.saturating_sub(ATTEMPT_TIME_MAX)));
             }
             _ if self.pre_accept == Outcome::Yes => self.enter_accepting(now),
             Reply::Refused(refused) if refused.call_is_gone() => self.refused(now, refused),
@@ -491,7 +498,7 @@ impl Signalling {
     fn enter_ending(&mut self, now: Instant, ending: Ending, wait: Duration) {
         self.phase = Phase::Ending(ending);
         if wait.is_zero() {
-            self.ask(now, ending.action(), ending.attempt_time());
+            self.ask(now, ending.action(), ATTEMPT_TIME_MAX);
         } else {
             self.due = Some(now + wait);
         }
@@ -506,9 +513,8 @@ impl Signalling {
     }
 
     fn say_hang_up(&mut self, reason: CloseReason) {
-        if !std::mem::replace(&mut self.hung_up, true) {
-            self.hang_up = Some(reason);
-            self.activate = false;
+        if self.hang_up == HangUp::No {
+            (self.hang_up, self.activate) = (HangUp::ToSay(reason), false);
         }
     }
 

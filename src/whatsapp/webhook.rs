@@ -14,6 +14,7 @@ use aws_lc_rs::digest;
 use serde_json::value::RawValue;
 
 use crate::call_id::CallId;
+use crate::messages::Parcel;
 
 use super::json::{each, integer, members, text};
 use super::words;
@@ -22,8 +23,8 @@ use super::words;
 pub const EVENTS_MAX: usize = 1000;
 /// Most senders told apart; Meta puts at most 1,000 updates into a body.
 pub const SENDERS_MAX: usize = 1000;
-/// Stands among the senders of a body that is about more than are told apart: it is about anybody.
-pub const ANYBODY: u64 = 0;
+/// Stands among the senders of a body that is about more than are told apart.
+pub const ANYBODY: u64 = Parcel::ANYBODY;
 /// Most errors kept of how a call ended. Meta sends one, twice.
 const ERRORS_MAX: usize = 8;
 
@@ -164,10 +165,9 @@ impl Reader {
             }
         }
         if field.and_then(text).is_some_and(|field| field == "calls") {
-            let mut list = Calls { number: number.as_deref(), errors, count: 0, terminated: Vec::new() };
+            let mut list = Calls { number: number.as_deref(), errors, terminated: Vec::new() };
             let is_list = calls.is_some_and(|calls| {
                 each(calls, |call| {
-                    list.count += 1;
                     about_nobody = false;
                     self.call(call.get(), &mut list);
                 })
@@ -222,9 +222,9 @@ impl Reader {
         self.delivery.events.push(CallEvent { phone_number_id: number.to_owned(), call, timestamp_sec, kind });
     }
 
-    /// The errors beside a change's calls belong to its call where it has one. Of several, nobody says whose they are.
+    /// The errors beside a change's calls belong to the one that has ended. Of several, nobody says whose they are.
     fn add_errors(&mut self, list: &Calls<'_>) {
-        let (&[at], 1, Some(errors)) = (&list.terminated[..], list.count, list.errors) else { return };
+        let (&[at], Some(errors)) = (&list.terminated[..], list.errors) else { return };
         if let CallEventKind::Terminate(termination) = &mut self.delivery.events[at].kind {
             for error in meta_errors(errors) {
                 push_error(&mut termination.errors, error);
@@ -260,7 +260,6 @@ struct Calls<'a> {
     number: Option<&'a str>,
     /// Those beside the calls.
     errors: Option<&'a RawValue>,
-    count: usize,
     /// Where their terminate events stand.
     terminated: Vec<usize>,
 }

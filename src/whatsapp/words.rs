@@ -22,7 +22,9 @@ pub(super) fn clean(text: &str) -> String {
     }
     mask_written_numbers(&mut line);
     if line.len() > TEXT_BYTES_MAX {
-        line.truncate(line.floor_char_boundary(TEXT_BYTES_MAX - '…'.len_utf8()));
+        let room = TEXT_BYTES_MAX - '…'.len_utf8();
+        let end = (0..=room).rev().find(|end| line.is_char_boundary(*end)).unwrap_or(0);
+        line.truncate(end);
         line.push('…');
     }
     line

@@ -195,7 +195,7 @@ def removal(report, fleet):
     code, said, recap, took_sec = fleet.play("remove.yml", "7-remove.log", voice_media_bridge_remove=True)
     report.check("remove.yml removes", code == 0, f"{took_sec:.0f} s" if code == 0 else tail(said, 30))
     for name in BRIDGES:
-        words = "find /etc /usr /run /var/cache -xdev -name '*voice-media-bridge*'; getent passwd voice-media-bridge; nft list tables"
+        words = "find /etc /usr /run /var/cache -xdev -name '*voice-media-bridge*'; find /var/lib -maxdepth 1 -name voice-media-bridge; getent passwd voice-media-bridge; nft list tables"
         left = on(name, words)[1].strip()
         report.check(f"nothing is left on {name}", not left, left)
     left = on("balancer-1", "ls -d /etc/haproxy; command -v haproxy")[1].strip().splitlines()

@@ -6,6 +6,7 @@
 use std::cell::Cell;
 use std::fmt;
 use std::io::ErrorKind;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ureq::config::Config;
@@ -86,6 +87,15 @@ impl Pooled {
 
     /// Trusts these authorities, each in DER, or the bundled ones when there are none.
     pub fn with_roots(url: &str, idle_max: usize, roots: &[Vec<u8>]) -> Result<Self, FetchError> {
+        Self::with_lookup(url, idle_max, roots, &(Arc::new(DefaultResolver::default()) as _))
+    }
+
+    fn with_lookup(
+        url: &str,
+        idle_max: usize,
+        roots: &[Vec<u8>],
+        lookup: &Arc<dyn Resolver>,
+    ) -> Result<Self, FetchError> {
         check_scheme(url)?;
         let agent = |idle_max| {
             let config = base_config(roots)
@@ -93,7 +103,8 @@ impl Pooled {
                 .max_idle_connections_per_host(idle_max)
                 .max_idle_age(IDLE_TIME_MAX)
                 .build();
-            ureq::Agent::with_parts(config, Dial::default(), NoLookup)
+            let dial = Dial { lookup: Arc::clone(lookup), connector: DefaultConnector::default() };
+            ureq::Agent::with_parts(config, dial, NoLookup)
         };
         Ok(Self { agent: agent(idle_max), fresh: agent(0), base: url.to_owned() })
     }
@@ -138,21 +149,12 @@ fn attempt(
     let Request { path, headers, body, time_max: _ } = *request;
     let url = format!("{base}{path}");
     CONNECTED.set(false);
-    let answered = match body {
-        Some(body) => {
-            let mut request = agent.post(url);
-            for (name, value) in headers {
-                request = request.header(*name, *value);
-            }
-            request.config().timeout_global(Some(time_max)).build().send(body)
-        }
-        None => {
-            let mut request = agent.get(url);
-            for (name, value) in headers {
-                request = request.header(*name, *value);
-            }
-            request.config().timeout_global(Some(time_max)).build().call()
-        }
+    let answered = if let Some(body) = body {
+        let post = headers.iter().fold(agent.post(url), |post, (name, value)| post.header(*name, *value));
+        post.config().timeout_global(Some(time_max)).build().send(body)
+    } else {
+        let get = headers.iter().fold(agent.get(url), |get, (name, value)| get.header(*name, *value));
+        get.config().timeout_global(Some(time_max)).build().call()
     };
     effort.connections += u64::from(CONNECTED.get());
     let mut response = answered.map_err(|error| Failure { error, answered: false })?;
@@ -186,9 +188,9 @@ impl Resolver for NoLookup {
 }
 
 /// Looks up a name and connects.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Dial {
-    lookup: DefaultResolver,
+    lookup: Arc<dyn Resolver>,
     connector: DefaultConnector,
 }
 
@@ -222,6 +224,7 @@ impl Connector<()> for Dial {
 #[cfg(test)]
 mod tests {
     use std::net::TcpListener;
+    use std::sync::atomic::{AtomicUsize, Ordering};
 
     use super::super::testing::{Asked, Server, Told, answer};
     use super::*;
@@ -249,6 +252,35 @@ mod tests {
             assert_eq!(effort, Effort { connections: u64::from(n == 0), is_repeated: false });
         }
         assert_eq!(server.connections(), 1);
+    }
+
+    /// Counts what is looked up.
+    #[derive(Debug, Default)]
+    struct Counted(AtomicUsize, DefaultResolver);
+
+    impl Resolver for Counted {
+        fn resolve(
+            &self,
+            uri: &Uri,
+            config: &Config,
+            timeout: NextTimeout,
+        ) -> Result<ResolvedSocketAddrs, ureq::Error> {
+            self.0.fetch_add(1, Ordering::SeqCst);
+            self.1.resolve(uri, config, timeout)
+        }
+    }
+
+    #[test]
+    fn a_name_is_looked_up_for_a_connection_and_not_for_a_request() {
+        let server = Server::plain(said);
+        let counted = Arc::<Counted>::default();
+        let lookup: Arc<dyn Resolver> = Arc::clone(&counted) as _;
+        let url = format!("http://localhost:{}", server.address.port());
+        let client = Pooled::with_lookup(&url, 4, &[], &lookup).unwrap();
+        for _ in 0..5 {
+            client.ask(&post(b"x")).0.unwrap();
+        }
+        assert_eq!((server.connections(), counted.0.load(Ordering::SeqCst)), (1, 1));
     }
 
     #[test]

@@ -96,7 +96,8 @@ fn a_numbers_own_config_stands_above_the_files_and_replaces_what_is_nested() {
 #[test]
 fn what_cannot_be_used_is_refused_by_name_and_line() {
     let of_one = |rest: &str| format!("{ONE}{rest}");
-    let many: String = (0..=NUMBERS_MAX).map(|id| format!("[[number]]\nphone_number_id = '{id}'\n")).collect();
+    let many: String =
+        (0..=NUMBERS_MAX).fold(String::new(), |text, id| text + &format!("[[number]]\nphone_number_id = '{id}'\n"));
     let long = "x".repeat(CONFIG_BYTES_MAX);
     for (text, said) in [
         (String::new(), &["names no number", "[[number]]"][..]),

@@ -13,9 +13,6 @@ pub(super) const ATTEMPTS_MAX: u32 = 5;
 const WAIT: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(16));
 /// After a crash many calls are to be ended, the network may not be up, and nobody waits: the attempts cover two and a half minutes.
 const ORPHAN_WAIT: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(80));
-/// Longest time of an attempt: nobody waits for it.
-const ATTEMPT_TIME_MAX: Duration = Duration::from_secs(5);
-
 /// What Meta is told, and how far that is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Ending {
@@ -66,10 +63,6 @@ impl Ending {
 
     pub(super) const fn action(self) -> Action {
         self.action
-    }
-
-    pub(super) const fn attempt_time(self) -> Duration {
-        ATTEMPT_TIME_MAX
     }
 
     pub(super) fn replied(&mut self, reply: &Reply) -> Next {

@@ -88,7 +88,7 @@ impl Call {
     /// Something is due at this time and not before; it is done.
     fn due(&mut self, ms: u64) {
         assert_eq!(self.due_ms(), Some(ms));
-        let before = self.time(ms) - Duration::from_nanos(1);
+        let before = self.time(ms).checked_sub(Duration::from_nanos(1)).unwrap();
         self.signalling.handle_timeout(before);
         assert_eq!((self.steps().len(), self.due_ms()), (0, Some(ms)), "too early is no time");
         let now = self.at(ms);
@@ -249,6 +249,16 @@ fn an_answer_that_does_not_come_ends_the_call_before_meta_does() {
 }
 
 #[test]
+fn an_answer_that_comes_too_late_to_be_taken_is_not_sent() {
+    let mut call = Call::new();
+    call.answered(29_500);
+    assert_eq!(call.steps_with_times(), [("pre_accept".into(), 500)], "the least time that an attempt may have");
+    let mut call = Call::new();
+    call.answered(29_501);
+    assert_eq!(call.steps(), ["hang up: accept_failed", "reject"]);
+}
+
+#[test]
 fn repetitions_change_nothing() {
     let mut call = Call::accepted();
     call.answered(400);
@@ -328,4 +338,11 @@ fn what_was_to_be_done_and_is_overtaken_by_the_end_is_not_done() {
     call.replied(300, &Reply::Done);
     call.ended(300, CloseReason::Hangup);
     assert_eq!(call.steps(), ["terminate"]);
+
+    let mut call = Call::ringing();
+    call.connected(200);
+    assert_eq!(call.steps(), ["accept"]);
+    call.replied(300, &refused());
+    call.ended(300, CloseReason::Hangup);
+    assert_eq!(call.steps(), ["reject"], "it is hung up already");
 }

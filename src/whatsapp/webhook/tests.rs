@@ -5,8 +5,7 @@ mod hostile;
 use serde_json::{Value, json};
 
 use super::samples::{
-    BUSINESS, CALL, NUMBER, OTHER_CALL, USER, body, calls, change, connect, error, failed, messages, sdp, statuses,
-    terminate,
+    BUSINESS, CALL, NUMBER, OTHER_CALL, USER, body, calls, change, connect, failed, messages, sdp, statuses, terminate,
 };
 use super::*;
 
@@ -89,13 +88,23 @@ fn errors_are_found_in_either_place_and_both_count_where_they_differ() {
 
 #[test]
 fn errors_beside_several_calls_belong_to_none_of_them() {
-    let two = with(
-        calls(&[terminate(CALL), with(terminate(OTHER_CALL), json!({"errors": null}))]),
-        json!({"errors": [error()]}),
-    );
+    let list = [terminate(CALL), with(terminate(OTHER_CALL), json!({"errors": null}))];
+    let two = with(calls(&list), json!({"errors": [{"code": 138_019, "title": "Setup failed"}]}));
     let delivery = read(&body(&[change("calls", &two)]));
     assert_eq!(termination_of(&delivery.events[0]).errors, [the_error()]);
     assert_eq!(termination_of(&delivery.events[1]).errors, []);
+}
+
+#[test]
+fn the_message_says_more_than_the_title_and_the_details_are_added() {
+    let errors = json!([
+        {"code": 1, "title": "Title", "message": "Message", "error_data": {"details": "Details"}},
+        {"code": 2, "title": "Title", "message": " ", "error_data": {"details": "Title"}},
+        {"code": 3, "title": "Title"},
+    ]);
+    let delivery = read_calls(&[with(terminate(CALL), json!({ "errors": errors }))]);
+    let texts: Vec<_> = termination_of(&delivery.events[0]).errors.iter().map(|error| &*error.text).collect();
+    assert_eq!(texts, ["Message: Details", "Title", "Title"]);
 }
 
 #[test]

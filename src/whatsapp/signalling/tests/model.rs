@@ -56,6 +56,7 @@ impl Said {
 }
 
 /// A call and what the world knows of it.
+#[expect(clippy::struct_excessive_bools, reason = "facts that come in any order")]
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct World {
     signalling: Signalling,

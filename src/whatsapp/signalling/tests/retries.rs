@@ -130,6 +130,31 @@ fn an_accept_that_is_not_allowed_without_a_pre_accept_is_refused() {
 }
 
 #[test]
+fn what_is_not_allowed_after_a_lost_answer_is_done_for_accept_and_refused_for_pre_accept() {
+    let not_allowed = refused_with(400, 131_055, None);
+    let mut call = Call::new();
+    call.answered(0);
+    assert_eq!(call.steps(), ["pre_accept"]);
+    call.replied(100, &refused_with(429, 4, Some(12)));
+    call.due(12_100);
+    assert_eq!(call.steps(), ["accept"]);
+    call.replied(12_200, &unclear());
+    call.due(12_450);
+    assert_eq!(call.steps(), ["accept"]);
+    call.replied(12_500, &not_allowed);
+    assert_eq!(call.steps(), ["activate"], "the first was taken");
+
+    let mut call = Call::new();
+    call.answered(0);
+    assert_eq!(call.steps(), ["pre_accept"]);
+    call.replied(100, &unclear());
+    call.due(350);
+    assert_eq!(call.steps(), ["pre_accept"]);
+    call.replied(400, &not_allowed);
+    assert_eq!(call.steps(), ["hang up: accept_failed", "reject"], "the number's calls are set to SIP");
+}
+
+#[test]
 fn a_duplicate_after_a_lost_answer_is_our_own() {
     let duplicate = refused_with(400, 138_003, None);
     let mut call = Call::new();
@@ -167,6 +192,19 @@ fn a_duplicate_of_somebody_elses_call_is_not_cut_off() {
 }
 
 #[test]
+fn a_duplicate_after_a_lost_pre_accept_may_be_our_own_and_is_ended_in_both_ways() {
+    let mut call = Call::new();
+    call.answered(0);
+    assert_eq!(call.steps(), ["pre_accept"]);
+    call.due(15_000);
+    assert_eq!(call.steps(), ["accept"]);
+    call.replied(15_100, &refused_with(400, 138_003, None));
+    assert_eq!(call.steps(), ["hang up: accept_failed", "reject"]);
+    call.replied(15_200, &refused_with(400, 100, None));
+    assert_eq!(call.steps(), ["terminate"]);
+}
+
+#[test]
 fn media_that_is_up_shows_that_pre_accept_was_taken() {
     let mut call = Call::new();
     call.answered(0);
@@ -187,19 +225,21 @@ fn media_that_is_up_shows_that_pre_accept_was_taken() {
 }
 
 #[test]
-fn a_refusal_after_a_lost_answer_is_a_refusal_unless_media_is_up() {
-    for connected in [false, true] {
+fn a_refusal_is_a_refusal_unless_an_answer_was_lost_and_media_is_up() {
+    for (lost, connected) in [(false, false), (false, true), (true, false), (true, true)] {
         let mut call = Call::new();
         call.answered(0);
         assert_eq!(call.steps(), ["pre_accept"]);
-        call.replied(100, &unclear());
-        call.due(350);
-        assert_eq!(call.steps(), ["pre_accept"]);
+        if lost {
+            call.replied(100, &unclear());
+            call.due(350);
+            assert_eq!(call.steps(), ["pre_accept"]);
+        }
         if connected {
             call.connected(360);
         }
         call.replied(400, &refused());
-        let expected: &[&str] = if connected { &["accept"] } else { &["hang up: accept_failed", "reject"] };
+        let expected: &[&str] = if lost && connected { &["accept"] } else { &["hang up: accept_failed", "reject"] };
         assert_eq!(call.steps(), expected);
     }
 }
