@@ -23,6 +23,7 @@ const TALK_SEC: std::ops::RangeInclusive<f64> = 1.0..=60.0;
 
 /// What was typed.
 #[derive(Args, Clone)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 pub struct SimulateFlags {
     /// The bridge's webhook
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8080/webhooks/whatsapp")]

@@ -150,7 +150,9 @@ fn calls_are_placed_on_demand_where_it_serves() {
     command.env_clear().envs(ACCOUNT).args(["simulate-whatsapp", "--serve", "--webhook", &webhook]);
     command.args(["--listen", &address.to_string(), "--relay", "127.0.0.1:24906"]);
     let simulator = Process::start(&mut command);
-    poll_until("the simulator", || if simulator.output().contains("listens on") { Ok(()) } else { Err("".to_owned()) });
+    poll_until("the simulator", || {
+        if simulator.output().contains("listens on") { Ok(()) } else { Err(simulator.output()) }
+    });
     let http = HttpClient::new(address);
     let wrong = http.post("/simulator/calls", &serde_json::json!({ "scenario": "nothing" }));
     assert_eq!(wrong.status, 400, "{}", wrong.body);
