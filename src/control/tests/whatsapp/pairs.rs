@@ -60,6 +60,18 @@ fn a_terminate_that_overtakes_its_connect_on_the_way_to_the_other_is_not_forgott
 }
 
 #[test]
+fn a_process_that_ends_waits_for_the_others_word_on_what_it_has_taken_from_meta() {
+    let mut world = new_one();
+    world.deliver(&connect(ID));
+    let (stream, _) = question(&mut world);
+    world.input(Input::Stop);
+    world.input(Input::Stop);
+    assert!(!world.exited);
+    says(&mut world, stream, r#"{"done":[0]}"#);
+    assert!(world.exited);
+}
+
+#[test]
 fn an_instance_that_is_gone_or_silent_keeps_no_phone_ringing() {
     for gone in [true, false] {
         let mut world = new_one();
