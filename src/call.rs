@@ -212,6 +212,13 @@ impl Call {
         Ok((call, answer))
     }
 
+    /// Looks for a path to the caller from now on.
+    pub fn begin_checks(&mut self, now: Instant, sink: &mut dyn CallSink) {
+        let mut out = PeerOut { sink, events: &mut self.peer_events };
+        self.peer.begin_checks(now, &mut out);
+        self.pump(now, now, sink);
+    }
+
     /// Takes a datagram that the kernel received at `received`.
     pub fn handle_datagram(
         &mut self,

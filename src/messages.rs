@@ -186,6 +186,8 @@ pub struct Reloaded {
 pub enum ToWorker {
     /// Take this call; answered by `Answered` or `Refused`.
     Open(Box<OpenCall>),
+    /// Look for a path ([`StartChecks::WhenTold`]). Without effect when it has begun, or when the call is gone.
+    BeginChecks(CallNumber),
     /// Media may start (`startMedia: manual`). Without effect when it has, or when the call is gone.
     Activate(CallNumber),
     /// End this call; answered by `Ended` unless it has ended already.
@@ -228,10 +230,21 @@ pub struct OpenCall {
     pub offer: Offer,
     /// What the model shall be told.
     pub session: SessionSettings,
+    /// When a path is looked for.
+    pub start_checks: StartChecks,
     /// When silence may start to flow.
     pub start_media: StartMedia,
     /// Its longest duration, in seconds.
     pub duration_sec_max: u32,
+}
+
+/// When ICE looks for a path to the caller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StartChecks {
+    /// As soon as the offer is answered: nobody says when the other side has the answer.
+    AtOnce,
+    /// On [`ToWorker::BeginChecks`].
+    WhenTold,
 }
 
 /// When media towards the caller may start.

@@ -113,6 +113,8 @@ pub struct Peer {
     controlling: bool,
     dtls_active: bool,
     remotes: Vec<SocketAddr>,
+    /// Those of them that no check has gone to, until [`Peer::begin_checks`].
+    unchecked: Vec<Candidate>,
     /// Where DTLS and media go; set by the first such datagram.
     selected: Option<SocketAddr>,
     state: State,
@@ -146,7 +148,7 @@ pub struct PeerError(pub String);
 
 impl Peer {
     /// Makes the leg for an offer and the answer to it. `remotes` are the offer's candidates that may be used, all of
-    /// `local`'s address family. The first check leaves with the first [`Peer::handle_timeout`].
+    /// `local`'s address family. The first check leaves with [`Peer::begin_checks`].
     pub fn answer(
         now: Instant,
         identity: &Identity,
@@ -201,10 +203,9 @@ impl Peer {
                 remote_ssrcs.push(ssrc);
             }
         }
-        for remote in &remotes {
-            let candidate = Candidate::host(*remote, Protocol::Udp).map_err(|error| fault("candidate", &error))?;
-            rtc.add_remote_candidate(candidate);
-        }
+        let candidate = |remote: &SocketAddr| Candidate::host(*remote, Protocol::Udp);
+        let unchecked = remotes.iter().map(candidate).collect::<Result<Vec<_>, _>>();
+        let unchecked = unchecked.map_err(|error| fault("candidate", &error))?;
         if !dtls_active {
             rtc.direct_api().start_dtls(false).map_err(|error| fault("DTLS", &error))?;
         }
@@ -230,6 +231,7 @@ impl Peer {
             controlling,
             dtls_active,
             remotes,
+            unchecked,
             selected: None,
             state: State::ExpectPath,
             mid,
@@ -247,6 +249,17 @@ impl Peer {
             report: PeerReport::default(),
         };
         Ok((peer, answer))
+    }
+
+    /// Looks for a path from now on. Once; again, it changes nothing.
+    ///
+    /// A check that comes before the other side has our answer is lost, and the next one waits: whoever knows when that is
+    /// begins then.
+    pub fn begin_checks(&mut self, now: Instant, sink: &mut dyn PeerSink) {
+        for candidate in std::mem::take(&mut self.unchecked) {
+            self.rtc.add_remote_candidate(candidate);
+        }
+        self.handle_timeout(now, sink);
     }
 
     /// Takes one datagram from the call's socket.

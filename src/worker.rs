@@ -21,7 +21,9 @@ use crate::call::{Call, CallConfig, CodecTime, StreamEvent};
 use crate::call_id::CallNumber;
 use crate::close_reason::CloseReason;
 use crate::io::{Datagram, Deadline, Fault, Input, Machine, Node, Output, StreamKey};
-use crate::messages::{CallReport, CallState, Ending, FromWorker, Message, OpenCall, OpenRefusal, Resolved, ToWorker};
+use crate::messages::{
+    CallReport, CallState, Ending, FromWorker, Message, OpenCall, OpenRefusal, Resolved, StartChecks, ToWorker,
+};
 use crate::peer::sdp::Policy;
 use crate::slab::Slab;
 use crate::stats::{Recorder, Stage, Stages, WorkerStats};
@@ -134,6 +136,14 @@ impl Worker {
     fn handle_control(&mut self, now: Instant, message: ToWorker) {
         match message {
             ToWorker::Open(open) => self.take(*open),
+            ToWorker::BeginChecks(number) => {
+                if let Some(&key) = self.by_number.get(&number) {
+                    if let Some(Slot::Binding(binding)) = self.calls.get_mut(key.slot, key.generation) {
+                        binding.open.start_checks = StartChecks::AtOnce;
+                    }
+                    self.with_call(now, key, |call, out| call.begin_checks(now, out));
+                }
+            }
             ToWorker::Activate(number) => {
                 if let Some(&key) = self.by_number.get(&number) {
                     if let Some(Slot::Binding(binding)) = self.calls.get_mut(key.slot, key.generation) {
@@ -220,7 +230,7 @@ impl Worker {
         };
         let Slot::Binding(binding) = std::mem::replace(slot, Slot::Closing) else { unreachable!("matched above") };
         let Binding { open, address, activated } = *binding;
-        let number = open.call;
+        let (number, start_checks) = (open.call, open.start_checks);
         let made = self.make(now, key, open, SocketAddr::new(address, port));
         match made {
             Ok((mut call, answer)) => {
@@ -230,12 +240,14 @@ impl Worker {
                     *slot = Slot::Live(Box::new(call));
                 }
                 self.tell(FromWorker::Answered { call: number, answer });
-                // The first check leaves now.
                 self.with_call(now, key, |call, out| {
                     if activated {
                         call.activate(now, out);
                     }
-                    call.handle_timeout(now, out);
+                    match start_checks {
+                        StartChecks::AtOnce => call.begin_checks(now, out),
+                        StartChecks::WhenTold => call.handle_timeout(now, out),
+                    }
                 });
             }
             Err(why) => self.refuse(now, key, number, why),

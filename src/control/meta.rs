@@ -401,7 +401,7 @@ impl Control {
         while let Some(step) = self.line_mut(key).and_then(|line| line.signalling.poll()) {
             match step {
                 Step::Ask { action, time_max } => self.ask_graph(now, key, action, time_max),
-                Step::Activate => self.activate_line(key),
+                Step::Activate => self.tell_line(key, ToWorker::Activate),
                 Step::HangUp(reason) => self.hang_up_line(now, key, reason),
                 Step::Settled => return self.settle(key),
             }
@@ -416,14 +416,13 @@ impl Control {
         }
     }
 
-    /// Audio may flow.
-    fn activate_line(&mut self, key: u64) {
-        let call = self.line_mut(key).and_then(|line| line.call);
-        let Some((number, call)) = call.and_then(|number| Some((number, self.calls.by_number(number)?))) else {
-            return;
-        };
-        let worker = call.worker;
-        self.tell(worker, ToWorker::Activate(number));
+    /// Tells the worker of a line's call something, while there is one.
+    fn tell_line(&mut self, key: u64, message: fn(CallNumber) -> ToWorker) {
+        let number = self.line_mut(key).and_then(|line| line.call);
+        if let Some(call) = number.and_then(|number| self.calls.by_number(number)) {
+            let worker = call.worker;
+            number.into_iter().for_each(|number| self.tell(worker, message(number)));
+        }
     }
 
     fn hang_up_line(&mut self, now: Instant, key: u64, reason: CloseReason) {

@@ -8,7 +8,7 @@ use crate::call_id::{CallId, CallNumber};
 use crate::close_reason::CloseReason;
 use crate::http::{Head, Method, Request, Response};
 use crate::io::Door;
-use crate::messages::{CallReport, OpenCall, OpenRefusal, ToWorker};
+use crate::messages::{CallReport, OpenCall, OpenRefusal, StartChecks, ToWorker};
 use crate::peer::sdp::Offer;
 use crate::stats::{PackedStages, Stage, Stages};
 
@@ -189,7 +189,7 @@ impl Control {
         meta: Option<Box<MetaRecord>>,
     ) -> Result<CallNumber, Refusal> {
         let SessionRequest { call: id, offer: offer_text, template } = request;
-        let log_id = id.log_id();
+        let (log_id, is_metas) = (id.log_id(), meta.is_some());
         let worker = self.place(now)?;
         let offer = Offer::parse(&offer_text)
             .map_err(|error| Refusal::new(400, error.code(), format!("sdpOffer cannot be answered: {error}")))?;
@@ -226,6 +226,8 @@ impl Control {
             log_id,
             offer,
             session: template.settings,
+            // Meta's relay answers no check before Meta has taken `pre_accept`, and says so.
+            start_checks: if is_metas { StartChecks::WhenTold } else { StartChecks::AtOnce },
             start_media: template.start_media,
             duration_sec_max: template.duration_sec_max,
         };

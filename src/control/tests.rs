@@ -351,7 +351,7 @@ impl World {
                 stats.gauges.live[0] = self.calls.values().filter(|(at, _)| *at == worker).count() as u64;
                 FromWorker::Stats(id, Box::new(stats))
             }
-            ToWorker::Activate(_) => return,
+            ToWorker::Activate(_) | ToWorker::BeginChecks(_) => return,
             ToWorker::Ping => FromWorker::Pong,
             ToWorker::Stop(_) => {
                 let mine: Vec<_> =

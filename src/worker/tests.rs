@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::*;
 use crate::agent::AgentConfig;
 use crate::call_id::CallId;
-use crate::messages::{RequestId, StartMedia};
+use crate::messages::{RequestId, StartChecks, StartMedia};
 use crate::peer::identity::Identity;
 use crate::peer::sdp::Offer;
 use crate::realtime::SessionSettings;
@@ -55,12 +55,17 @@ fn worker_with(load: LoadSettings) -> Worker {
 
 /// Takes a call and opens its socket.
 fn open(worker: &mut Worker, now: Instant, number: u64) -> CallKey {
+    open_with(worker, now, number, StartChecks::AtOnce)
+}
+
+fn open_with(worker: &mut Worker, now: Instant, number: u64, start_checks: StartChecks) -> CallKey {
     let offer = include_str!("../../tests/fixtures/sdp/offer-live-2026-10-02.sdp").replace("203.0.113.49", "127.0.0.1");
     let open = OpenCall {
         call: CallNumber(number),
         log_id: CallId::new("wacid.test").unwrap().log_id(),
         offer: Offer::parse(&offer).unwrap(),
         session: SessionSettings::default(),
+        start_checks,
         start_media: StartMedia::Auto,
         duration_sec_max: 60,
     };
@@ -87,6 +92,7 @@ fn advertised(candidates: [&str; 2], loopback_listener: bool) -> IpAddr {
         log_id: CallId::new("wacid.test").unwrap().log_id(),
         offer: Offer::parse(&offer).unwrap(),
         session: SessionSettings::default(),
+        start_checks: StartChecks::AtOnce,
         start_media: StartMedia::Auto,
         duration_sec_max: 60,
     };
@@ -116,6 +122,26 @@ fn a_caller_on_this_host_gets_a_loopback_candidate_whatever_else_its_offer_names
 
 fn live(worker: &Worker) -> usize {
     worker.calls.iter().filter(|(_, _, slot)| matches!(slot, Slot::Live(_))).count()
+}
+
+#[test]
+fn checks_wait_to_be_told_where_somebody_will_say_so_and_begin_once() {
+    let checks = |outputs: &[Output<Message>]| outputs.iter().filter(|out| matches!(out, Output::Send { .. })).count();
+    let (mut worker, now) = (worker(), Instant::now());
+    open_with(&mut worker, now, 1, StartChecks::WhenTold);
+    assert_eq!(checks(&drain(&mut worker, now)), 0);
+    let later = now + Duration::from_secs(3);
+    worker.handle_input(later, Input::Timeout);
+    assert_eq!(checks(&drain(&mut worker, later)), 0);
+    let begin = || Input::Message(Message::ToWorker(ToWorker::BeginChecks(CallNumber(1))));
+    worker.handle_input(later, begin());
+    assert_eq!(checks(&drain(&mut worker, later)), 1);
+    worker.handle_input(later, begin());
+    assert_eq!(checks(&drain(&mut worker, later)), 0, "it has begun");
+
+    let mut worker = self::worker();
+    open(&mut worker, now, 1);
+    assert_eq!(checks(&drain(&mut worker, now)), 1, "who is told nothing begins at once");
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::io::{Node, Output};
-use crate::messages::{GraphAnswer, GraphAsk, GraphBody, Message};
+use crate::messages::{GraphAnswer, GraphAsk, GraphBody, Message, ToWorker};
 use crate::stats::Stage;
 use crate::whatsapp::CallPolicy;
 use crate::whatsapp::graph::{self, Action, Reply};
@@ -40,6 +40,10 @@ impl Control {
     /// Asks for a call.
     pub(super) fn ask_graph(&mut self, now: Instant, key: u64, action: Action, time_max: Duration) {
         let id = self.request_id();
+        if action == Action::Accept {
+            // Without a good `pre_accept` the answer goes only with this.
+            self.tell_line(key, ToWorker::BeginChecks);
+        }
         let Some(line) = self.meta.as_ref().and_then(|meta| meta.lines.get(&key)) else { return };
         let answer = match action {
             Action::PreAccept | Action::Accept => self.answer_of(line.call),
@@ -132,6 +136,10 @@ impl Control {
             self.record_stage(Stage::Ringing, accepted);
             let ms = now.saturating_duration_since(arrived).as_millis() as u64;
             tracing::info!(call = %log_id, ms, "WhatsApp call accepted");
+        }
+        // From here on the relay may have our answer, or a lost reply of Meta's may have said so.
+        if action == Action::PreAccept && !matches!(reply, Reply::Refused(_) if !is_done_by_now) {
+            self.tell_line(key, ToWorker::BeginChecks);
         }
         self.follow(now, key);
         is_done || is_done_by_now

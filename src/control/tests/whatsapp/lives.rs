@@ -10,10 +10,14 @@ fn a_call_is_pre_accepted_at_once_accepted_when_media_is_up_and_starts_with_the_
     assert_eq!((answer.status, answer.json["success"].as_bool()), (200, Some(true)));
     let open = &world.opened[0];
     assert_eq!(open.start_media, crate::messages::StartMedia::Manual);
+    assert_eq!(open.start_checks, crate::messages::StartChecks::WhenTold, "the relay does not know our answer yet");
     assert_eq!(open.session.voice.as_deref(), Some("marin"));
     assert_eq!(world.asked_of_meta(), ["pre_accept"]);
+    let begun = |world: &World| world.told.iter().filter(|told| told.contains("BeginChecks")).count();
+    assert_eq!(begun(&world), 0);
 
     let first = world.graph_ok();
+    assert_eq!(begun(&world), 1);
     let sent = body_of(&first);
     assert_eq!((first.path.as_str(), first.token.expose()), (&*format!("/{NUMBER}/calls"), "token of front desk"));
     assert_eq!((sent["messaging_product"].as_str(), sent["call_id"].as_str()), (Some("whatsapp"), Some(ID)));
