@@ -449,6 +449,21 @@ mod tests {
     }
 
     #[test]
+    fn a_line_that_lacks_its_end_alone_is_whole_and_so_is_the_next() {
+        let folder = Folder::new();
+        let (mut journal, _) = folder.open("calls");
+        journal.apply(&[put(1, "one")]).unwrap();
+        drop(journal);
+        let whole = fs::read(folder.file("calls")).unwrap();
+        fs::write(folder.file("calls"), whole.strip_suffix(b"\n").unwrap()).unwrap();
+        let (mut journal, left) = folder.open("calls");
+        assert_eq!(left, notes(&[(1, "one")]));
+        journal.apply(&[put(2, "behind it")]).unwrap();
+        drop(journal);
+        assert_eq!(folder.open("calls").1, notes(&[(1, "one"), (2, "behind it")]));
+    }
+
+    #[test]
     fn a_file_is_one_processs_also_while_it_is_written_anew() {
         let folder = Folder::new();
         let (mut journal, _) = folder.open("calls");
