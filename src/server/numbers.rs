@@ -107,7 +107,8 @@ impl Own {
     /// The numbers of a file. The error is a phrase that goes behind the file's name.
     fn several(&self, path: &Path, verify_token: Secret) -> Result<Settings, String> {
         let entries = entries(path).map_err(|problem| format!("which {problem}"))?;
-        let mut settings = Settings { numbers: Vec::new(), app_secrets: Vec::new(), verify_token };
+        let app_secrets = self.app_secret.iter().cloned().collect();
+        let mut settings = Settings { numbers: Vec::new(), app_secrets, verify_token };
         for entry in entries {
             let app_secret = self.secret_of(&entry, path, &APP_SECRET)?;
             if !settings.app_secrets.contains(&app_secret) {
@@ -245,6 +246,13 @@ calls = "reject"
 
     const OWN: [&str; 2] = ["--whatsapp-access-token=own-token", "--whatsapp-app-secret=own-secret"];
 
+    /// A file of as many numbers, each of which names a file for the secret of its app.
+    fn with_secrets(numbers: usize) -> String {
+        let number =
+            |n| format!("[[number]]\nphone_number_id = \"{n}\"\nname = \"n{n}\"\napp_secret_file = \"{n}.secret\"\n");
+        (0..numbers).map(number).collect()
+    }
+
     #[test]
     fn one_number_needs_no_file() {
         let words = ["--whatsapp-phone-number-id=106540352242922", "--whatsapp-verify-token=verify"];
@@ -267,9 +275,20 @@ calls = "reject"
         let tokens: Vec<_> = settings.numbers.iter().map(|number| number.access_token.expose()).collect();
         assert_eq!(tokens, ["its-token", "own-token"]);
         let secrets: Vec<_> = settings.app_secrets.iter().map(Secret::expose).collect();
-        assert_eq!(secrets, ["its-secret", "own-secret"]);
+        assert_eq!(secrets, ["own-secret", "its-secret"]);
         assert_eq!((settings.numbers[0].name.as_str(), settings.numbers[1].calls), ("sales", CallPolicy::Reject));
         assert!(settings.numbers[0].config.contains("Be short.") && settings.numbers[1].config.contains("marin"));
+    }
+
+    #[test]
+    fn the_secret_of_the_process_counts_also_where_every_number_has_another() {
+        let file = with_secrets(1);
+        let folder = Folder::new(&[("numbers.toml", &file), ("0.secret", "its-secret")]);
+        let secrets = |words: &[&str]| load(&folder.config(words)).unwrap().unwrap().app_secrets;
+        assert_eq!(secrets(&OWN), [Secret::new("own-secret"), Secret::new("its-secret")]);
+        assert_eq!(secrets(&OWN[..1]), [Secret::new("its-secret")]);
+        folder.write("0.secret", "own-secret");
+        assert_eq!(secrets(&OWN), [Secret::new("own-secret")], "the same one");
     }
 
     #[test]
