@@ -46,7 +46,7 @@ use crate::io::{Deadline, Door, Entropy, Input, Machine, Node, Output};
 use crate::messages::{FromWorker, Message, RequestId, ToWorker};
 use crate::stats::{BuildInfo, ControlStats, CounterReader, MetaStats, ProcessReader, Recorder};
 use crate::tls::Acceptor;
-use crate::whatsapp;
+use crate::whatsapp::{self, graph};
 
 use agent_check::AgentCheck;
 use answer::Refusal;
@@ -149,7 +149,7 @@ impl Control {
             calls_max: config.calls_max.into(),
             retired_models: config.model_was_retired.is_some().into(),
             tls_not_after_sec: tls.as_ref().and_then(|tls| Some(tls.certificate()?.not_after_sec)),
-            meta: if whatsapp.is_some() { MetaStats::served() } else { MetaStats::default() },
+            meta: if whatsapp.is_some() { MetaStats::served(graph::labels()) } else { MetaStats::default() },
             ..ControlStats::default()
         };
         let mut control = Self {
@@ -184,7 +184,7 @@ impl Control {
         control.ask_for_life(now);
         control.begin_start();
         control.end_orphans(now, notes);
-        control.probe_graph(now);
+        control.probe_all(now);
         control
     }
 
@@ -319,8 +319,7 @@ impl Control {
                 Timer::DrainLog => self.log_drain(now),
                 Timer::Stop => self.stop_timed_out(),
                 Timer::Meta(key) => self.meta_due(now, key),
-                Timer::GraphAsk(id) => self.graph_timed_out(now, id),
-                Timer::GraphProbe => self.probe_graph(now),
+                Timer::GraphProbe => self.probe_some(now),
             }
         }
     }
@@ -397,7 +396,7 @@ impl Machine for Control {
             Input::Connected { stream } => self.ask_connected(stream),
             Input::Closed { stream } => self.connections.closed(stream),
             Input::Message(Message::FromWorker { worker, event }) => self.worker_says(now, worker, event),
-            Input::Message(Message::Reload(reloaded)) => self.reloaded(*reloaded),
+            Input::Message(Message::Reload(reloaded)) => self.reloaded(now, *reloaded),
             Input::Message(Message::GraphAnswered(answer)) => self.graph_answered(now, &answer),
             Input::Message(Message::Forwarded(forwarded)) => self.forwarded(forwarded),
             Input::Stop => self.signalled(now),

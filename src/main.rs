@@ -165,13 +165,16 @@ Examples:
     voice-media-bridge simulate-whatsapp --scenario all --at-once 4
   Two hundred calls within two seconds:
     voice-media-bridge simulate-whatsapp --scenario burst --calls 200
+  At your own pace, a call at a time:
+    voice-media-bridge simulate-whatsapp --serve --verbose
+    curl http://127.0.0.1:8099/simulator/calls -d '{\"scenario\": \"dtmf\"}'
   A recording of yours as the caller, and what it hears:
     voice-media-bridge simulate-whatsapp --speech me.wav --record /tmp --verbose
   Another bridge, its report for a script:
     voice-media-bridge simulate-whatsapp --webhook http://10.0.0.5:3000/webhook \\
       --listen 10.0.0.9:8099 --relay 10.0.0.9:0 --json report.json
-Ctrl-C ends it and reports. Exit codes: 0 everything held, 1 it could not run, 3 something did not
-hold. It sends to this machine and to private networks alone, unless told otherwise.";
+Ctrl-C hangs up and reports. Exit codes: 0 everything held, 1 it could not run, 3 something did
+not hold. It sends to this machine and to private networks alone, unless told otherwise.";
 
 const DEMO_HELP: &str = "\
 It needs no account, no key and no network: everything runs on loopback, and is gone afterwards.

@@ -71,8 +71,8 @@ pub struct GraphAsk {
     pub token: Secret,
     /// JSON of a POST; `None`: a GET.
     pub body: Option<GraphBody>,
-    /// The answer included.
-    pub time_max: Duration,
+    /// Until when, the answer included. What is not on its way by then is not sent: whoever asked has given it up.
+    pub until: Instant,
 }
 
 /// JSON that holds a call id and SDP: never printed.
@@ -94,6 +94,9 @@ pub struct GraphAnswer {
     pub begun: Instant,
     /// When the answer was whole.
     pub ended: Instant,
+    /// Whether the request was sent twice: a kept connection ended without an answer, and Meta may have done what the first of the
+    /// two asked.
+    pub is_repeated: bool,
     /// The answer, or in words why there is none. Such words name the server and neither path nor token.
     pub outcome: Result<GraphReply, String>,
 }
@@ -118,7 +121,8 @@ impl std::fmt::Debug for GraphReply {
 /// A webhook that goes on as it came.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Parcel {
-    /// Whom it is about, hashed: parcels that share one stay in their order.
+    /// Whom it is about, hashed: parcels that share one stay in their order. With [`Parcel::ANYBODY`] among them it stays in order
+    /// with all.
     pub senders: Vec<u64>,
     /// `X-Hub-Signature-256`, as it came.
     pub signature: String,
@@ -126,6 +130,11 @@ pub struct Parcel {
     pub content_type: String,
     /// The body, byte for byte.
     pub body: Vec<u8>,
+}
+
+impl Parcel {
+    /// Stands among the senders of what is about more people than are told apart. No hash is it.
+    pub const ANYBODY: u64 = 0;
 }
 
 impl std::fmt::Debug for Parcel {

@@ -20,6 +20,7 @@ pub mod scenario;
 pub mod scenarios;
 pub mod sdp;
 mod served;
+mod service;
 mod signature;
 pub mod wav;
 mod webhooks;
@@ -125,6 +126,8 @@ pub struct SimulatorConfig {
     pub account: Account,
     /// What is run, in this order.
     pub scenarios: Vec<&'static Scenario>,
+    /// Whether it stays when they are over, and runs what is asked for.
+    pub serve: bool,
     /// So many of them at once, 1 to [`AT_ONCE_MAX`].
     pub at_once: usize,
     /// Calls of a burst, 1 to [`CALLS_MAX`].
@@ -214,6 +217,9 @@ pub struct Simulator {
     waiting: VecDeque<&'static Scenario>,
     runs: BTreeMap<usize, Run>,
     runs_begun: usize,
+    /// Scenarios that were to be run.
+    wanted: usize,
+    is_stopping: bool,
     by_id: HashMap<String, Place>,
     by_key: HashMap<CallKey, Place>,
     deliveries: HashMap<u64, Delivery>,
@@ -242,6 +248,8 @@ impl Simulator {
             waiting: config.scenarios.iter().copied().collect(),
             runs: BTreeMap::new(),
             runs_begun: 0,
+            wanted: config.scenarios.len(),
+            is_stopping: false,
             by_id: HashMap::new(),
             by_key: HashMap::new(),
             deliveries: HashMap::new(),
@@ -314,6 +322,9 @@ impl Simulator {
 
     /// A request came to the Graph API.
     fn asked(&mut self, now: Instant, ticket: Ticket, request: &HttpRequest) {
+        if let Some(response) = self.service(request) {
+            return self.served.respond(now, ticket, response);
+        }
         let asked = graph::read(request, &self.config.account);
         let place = graph::call_of(request).and_then(|id| self.by_id.get(&id).copied());
         let mut delay = Duration::ZERO;
@@ -347,7 +358,7 @@ impl Simulator {
         self.is_over = true;
         let mut report = std::mem::take(&mut self.report);
         report.error = error;
-        let report = report.concluded(self.config.scenarios.len());
+        let report = report.concluded(self.wanted);
         (self.sink)(SimulatorEvent::Finished(Box::new(report)));
         self.requests.close_all();
         self.outputs.push_back(Output::Exit);
@@ -427,10 +438,8 @@ impl Machine for Simulator {
                     self.served.written(now, stream);
                 }
             }
-            Input::Stop => {
-                self.report.interrupted = true;
-                return self.finish(None);
-            }
+            Input::Stop if self.is_stopping => return self.finish(None),
+            Input::Stop => self.interrupt(now),
             Input::Submitted | Input::SendFailed { .. } | Input::UdpClosed { .. } | Input::Message(()) => {}
         }
         self.run_timers(now);

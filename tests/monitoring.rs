@@ -43,7 +43,7 @@ fn metrics() -> String {
         start_sec: Some(1.0),
     };
     control.workers = vec![WorkerLoad::default()];
-    control.meta = MetaStats::served();
+    control.meta = MetaStats::served(voice_media_bridge::whatsapp::graph::labels());
     control.tls_not_after_sec = Some(1);
     control.requests.insert(("/health", 200), 1);
     control.refused.insert("full", 1);

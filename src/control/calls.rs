@@ -60,6 +60,11 @@ impl Call {
         SessionView::new(self, report)
     }
 
+    /// Our key of the call at Meta, where its webhook came here.
+    pub(super) fn line(&self) -> Option<u64> {
+        self.meta.as_ref().map(|record| record.key())
+    }
+
     /// Whether it has not ended.
     pub(super) fn is_live(&self) -> bool {
         !matches!(self.phase, Phase::Ended { .. })

@@ -35,6 +35,13 @@ const GONE: [i32; 2] = [2, 111];
 #[derive(Debug, Default)]
 pub(super) struct Asks(BTreeMap<StreamKey, Ask>);
 
+impl Asks {
+    /// Whether call events wait for the other one's word: they were taken from Meta.
+    pub(super) fn any_webhook(&self) -> bool {
+        self.0.values().any(|ask| matches!(ask.purpose, Purpose::Webhook { .. }))
+    }
+}
+
 #[derive(Debug)]
 struct Ask {
     purpose: Purpose,
@@ -52,8 +59,8 @@ struct Ask {
 pub(super) enum Purpose {
     /// The other one shall hand over.
     TakeOver,
-    /// Call events that it may have acted on.
-    Webhook { events: super::webhook::Events },
+    /// Call events that it may have acted on; asked so often before.
+    Webhook { events: super::webhook::Events, asked: u8 },
     /// A client's request.
     Request { ticket: Ticket, request: Box<Request> },
 }
@@ -174,9 +181,9 @@ impl Control {
         let Some(ask) = self.take_ask(stream) else { return };
         let (ticket, request) = match ask.purpose {
             Purpose::TakeOver => return self.asked_to_hand_over(now, &outcome),
-            Purpose::Webhook { events } => {
+            Purpose::Webhook { events, asked } => {
                 self.note_gone(&outcome);
-                return self.other_has_acted(now, events, &outcome);
+                return self.other_has_acted(now, events, asked, ask.bytes, &outcome);
             }
             Purpose::Request { ticket, request } => (ticket, request),
         };

@@ -17,7 +17,6 @@ use crate::config::{Config, Secret};
 use crate::io::{Node, Output};
 use crate::messages::{Message, Note, RequestId, StartMedia, ToWorker};
 use crate::stats::Stage;
-use crate::whatsapp::graph::Action;
 use crate::whatsapp::journal::Alive;
 use crate::whatsapp::seen::{Kind, Novelty, Seen};
 use crate::whatsapp::signalling::{Signalling, Step};
@@ -25,7 +24,7 @@ use crate::whatsapp::webhook::{CallEvent, CallEventKind, Termination};
 use crate::whatsapp::{CallPolicy, Settings};
 
 use super::Control;
-use super::calls::Phase;
+use super::calls::{Call, Phase};
 use super::session_request::{SessionRequest, SessionTemplate};
 use super::timers::Timer;
 
@@ -33,6 +32,8 @@ pub(super) use record::MetaRecord;
 
 /// A connect webhook that is older is of a call that nobody waits for any more: Meta gives a business 30 to 60 s.
 const CONNECT_AGE_MAX: Duration = Duration::from_secs(60);
+/// A call that an earlier process has left alive longer ago is over by any timer of Meta's, and of its users.
+const ORPHAN_AGE_MAX: Duration = Duration::from_secs(24 * 3600);
 
 /// Meta's webhook, where it is served.
 #[derive(Debug)]
@@ -50,6 +51,8 @@ pub(super) struct Meta {
     asks: BTreeMap<RequestId, graph::Ask>,
     /// The number that is probed next, and what is known of the way to the Graph API.
     probes: graph::Probes,
+    /// Calls of an earlier process whose number is not in the settings: it may come back with them.
+    stranded: Vec<(u64, String)>,
     /// Bytes that were handed to the forwarder and not given back.
     pub(super) forwarding: Forwarding,
 }
@@ -82,7 +85,7 @@ struct Line {
     token: Secret,
     signalling: Signalling,
     /// The question under way.
-    ask: Option<(RequestId, Action)>,
+    ask: Option<RequestId>,
     timer: Option<Instant>,
     arrived: Instant,
     record: MetaRecord,
@@ -120,6 +123,7 @@ impl Meta {
             keys_made: 0,
             asks: BTreeMap::new(),
             probes: graph::Probes::default(),
+            stranded: Vec::new(),
             forwarding: Forwarding::default(),
         }
     }
@@ -175,22 +179,35 @@ fn kind(event: &CallEvent) -> Kind {
 }
 
 impl Control {
+    /// Other numbers are known: those that an earlier process had may be among them again.
+    pub(super) fn end_stranded(&mut self, now: Instant) {
+        let stranded = self.meta.as_mut().map(|meta| std::mem::take(&mut meta.stranded)).unwrap_or_default();
+        self.end_orphans(now, stranded);
+    }
+
     /// Ends at Meta what an earlier process has left alive there.
     pub(super) fn end_orphans(&mut self, now: Instant, notes: Vec<(u64, String)>) {
+        let now_sec = (self.unix_sec)();
         let Some(meta) = &mut self.meta else { return };
-        meta.keys_made = notes.iter().map(|(key, _)| *key).max().unwrap_or_default();
+        meta.keys_made = notes.iter().map(|(key, _)| *key).max().unwrap_or_default().max(meta.keys_made);
         let mut begun = Vec::new();
         for (key, text) in notes {
-            let alive = Alive::decode(&text);
-            let number = alive.as_ref().and_then(|alive| meta.numbers.get(&alive.phone_number_id));
-            let (Some(alive), Some(number)) = (&alive, number) else {
+            let is_old = |alive: &Alive| now_sec.saturating_sub(alive.since_sec) > ORPHAN_AGE_MAX.as_secs();
+            let Some(alive) = Alive::decode(&text).filter(|alive| !is_old(alive)) else {
                 tracing::warn!(
-                    call = alive.as_ref().map(|alive| tracing::field::display(alive.call.log_id())),
-                    "an earlier process has left a call alive at Meta whose number is not in the settings: it is left to \
-                     Meta's timers"
+                    "an earlier process has noted something that is too old, or in no known form: it is forgotten"
                 );
                 self.outputs
                     .push_back(Output::Message { to: Node::Journal, message: Message::Note(Note::Remove(key)) });
+                continue;
+            };
+            let Some(number) = meta.numbers.get(&alive.phone_number_id) else {
+                tracing::warn!(
+                    call = %alive.call.log_id(),
+                    "an earlier process has left a call alive at Meta whose number is not in the settings: it is ended when \
+                     they have it again, within a day"
+                );
+                meta.stranded.push((key, text));
                 continue;
             };
             // Its webhooks may come again: it is not to be opened a second time.
@@ -235,12 +252,21 @@ impl Control {
 
     fn connect(&mut self, now: Instant, id: CallId, phone_number_id: String, at_sec: Option<u64>, offer: String) {
         let log_id = id.log_id();
+        // It may have waited for the other instance's word, and its terminate not.
+        if self.meta.as_ref().is_some_and(|meta| meta.seen.has(&id, Kind::Terminate)) {
+            tracing::info!(call = %log_id, "a call was over before it could be taken");
+            return self.count_event("connect", "over");
+        }
         let age_sec = at_sec.map(|at| (self.unix_sec)().saturating_sub(at));
         if age_sec.is_some_and(|age| age > CONNECT_AGE_MAX.as_secs()) {
-            tracing::warn!(call = %log_id, age_sec, "a connect webhook came too late: the call is left alone");
+            tracing::warn!(
+                call = %log_id,
+                age_sec,
+                "a connect webhook came too late, and the call is left alone; if all do, this machine's clock is wrong"
+            );
             return self.count_event("connect", "stale");
         }
-        if self.calls.latest(&id).is_some_and(super::calls::Call::holds_its_id) {
+        if self.calls.latest(&id).is_some_and(Call::holds_its_id) {
             tracing::info!(call = %log_id, "a connect webhook of a call that the session API has opened: nothing is done");
             return self.count_event("connect", "elsewhere");
         }
@@ -267,6 +293,7 @@ impl Control {
         let note = Note::Put(key, alive.encode());
         self.outputs.push_back(Output::Message { to: Node::Journal, message: Message::Note(note) });
         tracing::info!(call = %log_id, number = number.name, age_sec, "WhatsApp call");
+        *self.stats.meta.numbers.entry(number.name.clone()).or_default() += 1;
         let opened = if number.calls == CallPolicy::Reject {
             self.count_event("connect", "rejected");
             Err(None)
@@ -340,16 +367,10 @@ impl Control {
         self.with_line(now, number, |line| line.signalling.connected(now));
     }
 
-    /// A call is over here.
-    pub(super) fn meta_ended(&mut self, now: Instant, number: CallNumber, reason: CloseReason) {
-        self.with_line(now, number, |line| line.signalling.ended(now, reason));
-    }
-
-    /// A worker does not take a call, which is forgotten already.
-    pub(super) fn meta_never_opened(&mut self, now: Instant, record: Option<&MetaRecord>, reason: CloseReason) {
-        let Some(key) = record.map(MetaRecord::key) else { return };
+    /// The call of a line is over here, or never came to be.
+    pub(super) fn meta_ended(&mut self, now: Instant, key: Option<u64>, reason: CloseReason) {
+        let Some(key) = key else { return };
         if let Some(line) = self.line_mut(key) {
-            line.call = None;
             line.signalling.ended(now, reason);
             self.follow(now, key);
         }
@@ -364,7 +385,7 @@ impl Control {
     }
 
     fn with_line(&mut self, now: Instant, number: CallNumber, change: impl FnOnce(&mut Line)) {
-        let Some(key) = self.calls.by_number(number).and_then(|call| Some(call.meta.as_ref()?.key())) else { return };
+        let Some(key) = self.calls.by_number(number).and_then(Call::line) else { return };
         if let Some(line) = self.line_mut(key) {
             change(line);
             self.follow(now, key);
@@ -451,7 +472,7 @@ impl Control {
 
     /// Whether something is still to be told to Meta.
     pub(super) fn meta_waits(&self) -> bool {
-        self.meta.as_ref().is_some_and(|meta| !meta.lines.is_empty())
+        self.meta.as_ref().is_some_and(|meta| !meta.lines.is_empty()) || self.handover.asks.any_webhook()
     }
 
     /// The answer that Meta is to be given for a call, the same bytes each time.

@@ -1,6 +1,8 @@
 //! What SIGHUP brings: another certificate, other tokens, other phone numbers. New connections and new requests see them; calls, and the
 //! connections that stand, go on as they are. What cannot be used is said and changes nothing.
 
+use std::time::Instant;
+
 use crate::messages::{Notice, Reloaded};
 use crate::whatsapp;
 
@@ -8,7 +10,7 @@ use super::Control;
 use super::gate::Gate;
 
 impl Control {
-    pub(super) fn reloaded(&mut self, reloaded: Reloaded) {
+    pub(super) fn reloaded(&mut self, now: Instant, reloaded: Reloaded) {
         let Reloaded { tls, api_tokens, whatsapp } = reloaded;
         let (mut used, mut failed) = (0, 0);
         match tls {
@@ -39,6 +41,8 @@ impl Control {
         match whatsapp.map(|settings| self.reload_numbers(settings)) {
             Some(Ok(numbers)) => {
                 used += 1;
+                self.end_stranded(now);
+                self.probe_all(now);
                 tracing::info!(numbers, "WhatsApp's numbers and secrets were read again: calls from now on see them");
             }
             Some(Err(problem)) => {

@@ -112,7 +112,7 @@ impl Control {
     }
 
     /// The worker that takes another call.
-    fn place(&mut self, now: Instant) -> Result<u16, Refusal> {
+    pub(super) fn place(&mut self, now: Instant) -> Result<u16, Refusal> {
         if self.is_leaving() {
             return Err(draining());
         }
@@ -284,6 +284,10 @@ impl Control {
             let reason = report.close.map_or("ended", |reason| reason.label());
             return Err(Refusal::new(409, "ended", format!("The call is over ({reason}).")));
         }
+        if call.meta.is_some() {
+            let error = "The call came by Meta's webhook: it is activated when Meta has taken accept.";
+            return Err(Refusal::new(409, "by_webhook", error));
+        }
         let worker = call.worker;
         self.tell(worker, ToWorker::Activate(number));
         self.answer(now, ticket, json_response(200, json::success()));
@@ -369,7 +373,7 @@ impl Control {
             self.refuse_all(now, waiting, &refusal);
         }
         self.refuse_all(now, call.waiting, &unknown_session());
-        self.meta_never_opened(now, call.meta.as_deref(), CloseReason::InternalError);
+        self.meta_ended(now, call.meta.as_deref().map(MetaRecord::key), CloseReason::InternalError);
     }
 
     /// A worker has not answered an offer in time: the request is refused, and the call ended should it come to be.
@@ -383,7 +387,8 @@ impl Control {
         let refusal = worker_silent(&[worker]);
         *self.stats.refused.entry(refusal.code).or_default() += 1;
         self.refuse_all(now, waiting, &refusal);
-        self.meta_ended(now, number, CloseReason::InternalError);
+        let line = self.calls.by_number(number).and_then(Call::line);
+        self.meta_ended(now, line, CloseReason::InternalError);
     }
 
     /// DTLS is up.
@@ -409,6 +414,8 @@ impl Control {
         let waiting = call.map(|call| std::mem::take(&mut call.waiting));
         let latency = PackedStages::pack(&stages);
         let hung_up = report.close == Some(CloseReason::Hangup);
+        // Taken before the call is put away: where its id has been given to another, it is forgotten at once.
+        let line = self.calls.by_number(number).and_then(Call::line);
         let reason = report.close.unwrap_or(CloseReason::InternalError);
         let Some(phase) = self.calls.end(now, report, latency, &mut self.timers) else { return };
         if let Phase::Opening { until, waiting } = phase {
@@ -420,7 +427,7 @@ impl Control {
             self.refuse_all(now, waiting, &refusal);
         }
         self.release(now, number, waiting.unwrap_or_default());
-        self.meta_ended(now, number, reason);
+        self.meta_ended(now, line, reason);
     }
 
     /// Answers requests that have waited for the call to connect or end.

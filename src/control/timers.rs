@@ -40,8 +40,6 @@ pub(super) enum Timer {
     Stop,
     /// What a call waits for at Meta is due.
     Meta(u64),
-    /// The Graph API's threads have not answered.
-    GraphAsk(RequestId),
     /// A connection to the Graph API shall be used again.
     GraphProbe,
 }
@@ -62,7 +60,7 @@ impl Timer {
             Self::DrainOver | Self::DrainLog => "drain",
             Self::Stop => "stop",
             Self::Meta(_) => "meta",
-            Self::GraphAsk(_) | Self::GraphProbe => "graph",
+            Self::GraphProbe => "graph",
         }
     }
 }

@@ -9,7 +9,7 @@
 //! |---|---|
 //! | call events of numbers that are served | each acted on once, whatever comes again or in which order |
 //! | anything else, or calls of other numbers | the whole of it passed on as it came (its signature is over all of it), where there is somebody to pass it on to |
-//! | a new call, while this server drains and nobody takes over | 503: Meta, or a balancer, tries another time or place |
+//! | a new call that this server cannot take: it drains, or is full | with a balancer in front (`BRIDGE_AGENT_CHECK_LISTEN`), 503: it tries another. Else it is rejected, so that the phone does not ring on |
 //! | something to pass on, while too much waits to be | 503 |
 //!
 //! Of two instances on this machine, each knows calls of its own. Events of calls that are not known here are shown to the
@@ -17,9 +17,8 @@
 
 use std::time::Instant;
 
-use crate::http::Head;
-use crate::http::Request;
 use crate::http::client::{Answer, ClientRequest};
+use crate::http::{BODY_BYTES_MAX, Head, Request};
 use crate::io::{Door, Node, Output};
 use crate::messages::{Forwarded, Message, Parcel};
 use crate::whatsapp::seen::Novelty;
@@ -28,7 +27,7 @@ use crate::whatsapp::webhook::{self, CallEvent, CallEventKind};
 
 use super::answer::{Refusal, json_response, response};
 use super::connections::Ticket;
-use super::drain::{Successor, draining};
+use super::drain::Successor;
 use super::forward::{self, Outcome, Purpose};
 use super::handover::Other;
 use super::{Control, json, secrets_match};
@@ -90,8 +89,10 @@ impl Control {
         }
         let delivery = webhook::parse(&request.body).map_err(|error| Refusal::new(400, "bad_webhook", error))?;
         self.stats.meta.unusable += delivery.unusable as u64;
+        // A call that is up stays ours, whatever has become of its number since.
+        let is_ours = |event: &CallEvent| meta.serves(&event.phone_number_id) || meta.knows(&event.call);
         let (events, strangers): (Events, Events) =
-            delivery.events.into_iter().enumerate().partition(|(_, event)| meta.serves(&event.phone_number_id));
+            delivery.events.into_iter().enumerate().partition(|(_, event)| is_ours(event));
         if by_other {
             return self.delivered_by_other(now, ticket, events);
         }
@@ -99,13 +100,14 @@ impl Control {
         if !strangers.is_empty() {
             self.strange_numbers(now, &strangers);
         }
+        let news = self.news(now, events);
+        let news = self.without_calls(now, news)?;
         if is_forwarded && self.forward_is_full(request.body.len()) {
+            // Calls do not wait for it. Sent again, they are none of the news.
+            self.act_or_ask(now, news, &request.body);
             let error = "Too many webhooks wait for their receiver (BRIDGE_WEBHOOK_FORWARD_URL). Send it again.";
             return Err(Refusal::new(503, "forward_full", error).retry_after(RETRY_SEC));
         }
-        let news = self.news(now, events);
-        let news =
-            if self.is_leaving() && self.successor == Successor::None { self.without_calls(now, news)? } else { news };
         self.answer(now, ticket, json_response(200, json::success()));
         if is_forwarded {
             self.pass_on(delivery.senders, signature.unwrap_or_default(), request);
@@ -132,21 +134,24 @@ impl Control {
         news
     }
 
-    /// A server that drains takes no calls: what else is new is done, and then Meta is asked to send the rest again.
+    /// Where a balancer can send a new call to another server, one that cannot be taken here is refused: what else is new is
+    /// done, and the rest is to be sent again. Without a balancer Meta would come back here, while the phone rings on.
     fn without_calls(&mut self, now: Instant, news: Events) -> Result<Events, Refusal> {
-        let (connects, others): (Events, Events) =
-            news.into_iter().partition(|(_, event)| matches!(event.kind, CallEventKind::Connect { .. }));
-        if connects.is_empty() {
-            return Ok(others);
+        let has_balancer = self.config.drain.agent_check_listen.is_some() && self.successor == Successor::None;
+        let is_connect = |event: &CallEvent| matches!(event.kind, CallEventKind::Connect { .. });
+        if !has_balancer || !news.iter().any(|(_, event)| is_connect(event)) {
+            return Ok(news);
         }
+        let Err(refusal) = self.place(now) else { return Ok(news) };
+        let (connects, others): (Events, Events) = news.into_iter().partition(|(_, event)| is_connect(event));
         for (_, event) in &connects {
-            self.count_event("connect", "draining");
+            self.count_event("connect", "sent_on");
             if let Some(meta) = &mut self.meta {
                 meta.not_taken(event);
             }
         }
-        others.into_iter().for_each(|(_, event)| self.call_event(now, event));
-        Err(draining())
+        self.act(now, others);
+        Err(refusal)
     }
 
     /// Calls of numbers that nobody has configured.
@@ -212,12 +217,13 @@ impl Control {
         if unknown.is_empty() {
             return;
         }
-        let text = std::str::from_utf8(body).ok().filter(|_| !self.asks_are_full());
-        let Some(text) = text else { return self.act(now, unknown) };
+        // What is asked is kept to be asked again: a body of many is not worth it.
+        let fits = body.len() <= BODY_BYTES_MAX && !self.asks_are_full();
+        let Some(text) = std::str::from_utf8(body).ok().filter(|_| fits) else { return self.act(now, unknown) };
         let (method, target, host) = ("POST", "/webhooks/whatsapp", forward::HOST);
         let header = Some(forward::FORWARDED);
         let bytes = ClientRequest { method, target, host, token: None, json: Some(text), header }.encode();
-        self.ask_other(now, bytes, Purpose::Webhook { events: unknown }, forward::ASK_TIME_MAX);
+        self.ask_other(now, bytes, Purpose::Webhook { events: unknown, asked: 1 }, forward::ASK_TIME_MAX);
     }
 
     fn act(&mut self, now: Instant, events: Events) {
@@ -225,11 +231,22 @@ impl Control {
     }
 
     /// The other instance has said which events it has acted on; the rest is ours. One that does not answer is taken to have
-    /// no such call: a phone must not ring for its sake.
-    pub(super) fn other_has_acted(&mut self, now: Instant, events: Events, outcome: &Outcome) {
+    /// no such call: a phone must not ring for its sake. But this one would only reject a new call while it drains, and the other may
+    /// have it by now: so it is asked once more then.
+    pub(super) fn other_has_acted(
+        &mut self,
+        now: Instant,
+        events: Events,
+        asked: u8,
+        bytes: Vec<u8>,
+        outcome: &Outcome,
+    ) {
         let done = match outcome {
             Outcome::Answered(Answer { status: 200, body, .. }) => json::done_events(body),
             Outcome::Answered(_) | Outcome::Nobody => Vec::new(),
+            Outcome::Silent if self.is_leaving() && asked == 1 => {
+                return self.ask_other(now, bytes, Purpose::Webhook { events, asked: 2 }, forward::ASK_TIME_MAX);
+            }
             Outcome::Silent => {
                 tracing::warn!(events = events.len(), "the other instance does not answer: call events are taken here");
                 Vec::new()

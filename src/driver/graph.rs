@@ -130,7 +130,14 @@ impl Outbox {
 
 /// Asks, and waits for what comes of it.
 fn asked(client: &Pooled, ask: GraphAsk) -> (GraphAnswer, Effort) {
-    let GraphAsk { id, path, token, body, time_max } = ask;
+    let GraphAsk { id, path, token, body, until } = ask;
+    let begun = Instant::now();
+    let time_max = until.saturating_duration_since(begun);
+    if time_max.is_zero() {
+        // Sent now, it could overtake what was asked after it was given up.
+        let outcome = Err("the Graph API was asked too much at once: this was not sent in time".to_owned());
+        return (GraphAnswer { id, begun, ended: begun, is_repeated: false, outcome }, Effort::default());
+    }
     let bearer = format!("Bearer {}", token.expose());
     let headers = [("Authorization", bearer.as_str()), ("Content-Type", "application/json")];
     let request = Request {
@@ -139,14 +146,13 @@ fn asked(client: &Pooled, ask: GraphAsk) -> (GraphAnswer, Effort) {
         body: body.as_ref().map(|body| body.0.as_bytes()),
         time_max,
     };
-    let begun = Instant::now();
     let asked = catch_unwind(AssertUnwindSafe(|| client.ask(&request)));
     let ended = Instant::now();
     let (outcome, effort) = match asked {
         Ok((outcome, effort)) => (outcome.map(reply).map_err(|error| error.to_string()), effort),
         Err(_) => (Err("the HTTP client has panicked".to_owned()), Effort::default()),
     };
-    (GraphAnswer { id, begun, ended, outcome }, effort)
+    (GraphAnswer { id, begun, ended, is_repeated: effort.is_repeated, outcome }, effort)
 }
 
 fn reply(Answer { status, retry_after_sec, body }: Answer) -> GraphReply {
@@ -183,7 +189,7 @@ mod tests {
     fn ask(id: u64) -> GraphAsk {
         let body = Some(GraphBody(id.to_string()));
         let token = Secret::new("canary");
-        GraphAsk { id: RequestId(id), path: "/canary/calls".into(), token, body, time_max: PATIENCE }
+        GraphAsk { id: RequestId(id), path: "/canary/calls".into(), token, body, until: Instant::now() + PATIENCE }
     }
 
     impl Rig {
@@ -217,7 +223,8 @@ mod tests {
         let before = Instant::now();
         for id in 0..50 {
             rig.send(ask(id));
-            let GraphAnswer { id: answered, begun, ended, outcome } = rig.answered();
+            let GraphAnswer { id: answered, begun, ended, is_repeated, outcome } = rig.answered();
+            assert!(!is_repeated);
             let reply = outcome.unwrap();
             assert_eq!((answered, reply.status, reply.retry_after_sec), (RequestId(id), 400, Some(3)));
             assert_eq!(reply.body, id.to_string());
@@ -260,9 +267,18 @@ mod tests {
         assert_eq!(away.counters.value("graph_requests_unanswered"), Some(1));
         let server = Server::plain(|_| Told::Hang);
         let mut hanging = rig(&server.url());
-        hanging.send(GraphAsk { time_max: Duration::from_millis(20), ..ask(2) });
+        hanging.send(GraphAsk { until: Instant::now() + Duration::from_millis(20), ..ask(2) });
         let error = hanging.answered().outcome.unwrap_err();
-        assert!(error.contains("did not answer within 20ms") && !error.contains("canary"), "{error}");
+        assert!(error.contains("did not answer within") && !error.contains("canary"), "{error}");
+    }
+
+    #[test]
+    fn what_is_too_late_to_be_asked_is_not_sent() {
+        let server = Server::plain(|_| Told::Answer(answer(200, "", "{}")));
+        let mut rig = rig(&server.url());
+        rig.send(GraphAsk { until: Instant::now(), ..ask(1) });
+        assert!(rig.answered().outcome.unwrap_err().contains("not sent in time"));
+        assert_eq!(server.connections(), 0);
     }
 
     #[test]

@@ -23,6 +23,7 @@ const TALK_SEC: std::ops::RangeInclusive<f64> = 1.0..=60.0;
 
 /// What was typed.
 #[derive(Args, Clone)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 pub struct SimulateFlags {
     /// The bridge's webhook
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8080/webhooks/whatsapp")]
@@ -33,9 +34,13 @@ pub struct SimulateFlags {
     /// Where the simulated relay listens; the bridge must reach it. Port 0: a free one
     #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:0")]
     pub relay: SocketAddr,
-    /// Scenario to run, or `all`; may be given several times
-    #[arg(long, value_name = "NAME", default_value = "happy")]
+    /// Scenario to run, or `all`; may be given several times. Default: happy, with --serve none
+    #[arg(long, value_name = "NAME")]
     pub scenario: Vec<String>,
+    /// Stay until Ctrl-C, and run what is asked for: POST /simulator/calls with {"scenario": NAME} where the Graph API
+    /// listens; GET /simulator/report tells what came of it
+    #[arg(long)]
+    pub serve: bool,
     /// Scenarios at once
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub at_once: usize,
@@ -188,11 +193,17 @@ impl SimulateFlags {
             return Err(format!("--seconds must be from {} to {}, not {seconds}", TALK_SEC.start(), TALK_SEC.end()));
         }
         let (account, _) = self.account.account()?;
+        let default = ["happy".to_owned()];
         Ok(SimulatorConfig {
             webhook: Target { server, tls, authority, path },
             relay_ip: self.relay.ip(),
             account,
-            scenarios: scenarios::find(&self.scenario)?,
+            scenarios: scenarios::find(if self.scenario.is_empty() && !self.serve {
+                &default
+            } else {
+                &self.scenario
+            })?,
+            serve: self.serve,
             at_once: self.at_once,
             burst: self.calls,
             talk: self.seconds.map(Duration::from_secs_f64),
@@ -263,6 +274,8 @@ mod tests {
         let config = config(&args, "127.0.0.1:8080").unwrap();
         assert_eq!(config.scenarios.iter().map(|s| s.name).collect::<Vec<_>>(), ["dtmf", "happy"]);
         assert_eq!((config.talk, config.seed, config.burst), (Some(Duration::from_secs(5)), 3, 200));
+        let of = |args: &[&str]| super::tests::config(args, "127.0.0.1:8080").unwrap().scenarios.len();
+        assert_eq!((of(&[]), of(&["--serve"]), of(&["--serve", "--scenario", "dtmf"])), (1, 0, 1));
     }
 
     #[test]

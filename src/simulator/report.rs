@@ -11,6 +11,9 @@ use super::call::{Call, Ender};
 use super::expect::Check;
 use super::scenario::Scenario;
 
+/// Scenarios that are kept; only who serves for days has more.
+const SCENARIOS_MAX: usize = 1_024;
+
 /// A run, scenario by scenario.
 #[derive(Clone, Debug, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -24,7 +27,9 @@ pub struct Report {
     pub error: Option<String>,
     /// Scenarios that held.
     pub held: usize,
-    /// In the order in which they ended.
+    /// Scenarios that ended.
+    pub ran: usize,
+    /// The last of them, in the order in which they ended.
     pub scenarios: Vec<ScenarioReport>,
     /// Requests to the Graph API that belong to no call of a scenario: what was refused, each once.
     pub strays: Vec<String>,
@@ -207,8 +212,17 @@ impl fmt::Display for ScenarioReport {
 }
 
 impl Report {
+    /// Takes what a scenario found. Of very many the oldest are only counted.
+    pub(super) fn take(&mut self, report: ScenarioReport) {
+        self.held += usize::from(report.held);
+        self.ran += 1;
+        if self.scenarios.len() == SCENARIOS_MAX {
+            self.scenarios.remove(0);
+        }
+        self.scenarios.push(report);
+    }
+
     pub(super) fn concluded(mut self, asked: usize) -> Self {
-        self.held = self.scenarios.iter().filter(|scenario| scenario.held).count();
         self.passed = self.error.is_none() && !self.interrupted && self.held == asked;
         self
     }
@@ -222,8 +236,8 @@ impl Report {
     pub fn verdict(&self) -> String {
         match &self.error {
             Some(error) => format!("it could not run: {error}"),
-            None if self.interrupted => format!("interrupted; {} of {} held", self.held, self.scenarios.len()),
-            None => format!("{} of {} held", self.held, self.scenarios.len()),
+            None if self.interrupted => format!("interrupted; {} of {} held", self.held, self.ran),
+            None => format!("{} of {} held", self.held, self.ran),
         }
     }
 }

@@ -113,7 +113,27 @@ impl Simulator {
         {
             self.begin_run(now, scenario);
         }
-        if self.runs.is_empty() {
+        if self.runs.is_empty() && (self.is_stopping || !self.config.serve) {
+            self.finish(None);
+        }
+    }
+
+    /// Begins nothing more, and hangs up what there is.
+    pub(super) fn interrupt(&mut self, now: Instant) {
+        self.is_stopping = true;
+        // Who serves is ended so and not otherwise.
+        self.report.interrupted = !self.config.serve || !self.runs.is_empty() || !self.waiting.is_empty();
+        self.waiting.clear();
+        let mut open = Vec::new();
+        for (number, run) in &mut self.runs {
+            run.size = run.calls.len();
+            open.extend(run.calls.iter().filter(|call| call.phase != Phase::Over).map(|call| (*number, call.number)));
+        }
+        for place in open {
+            self.end_call(now, place, Ender::Simulator, None);
+        }
+        // Before the relay's port is known there is no beat that would find nothing left.
+        if self.relay.is_none() {
             self.finish(None);
         }
     }
@@ -155,7 +175,8 @@ impl Simulator {
 
     /// A call begins: somebody dials.
     pub(super) fn begin_call(&mut self, now: Instant, (run, number): Place) {
-        let Some(scenario) = self.runs.get(&run).map(|run| run.scenario) else { return };
+        let is_wanted = |run: &&Run| run.calls.len() < run.size;
+        let Some(scenario) = self.runs.get(&run).filter(is_wanted).map(|run| run.scenario) else { return };
         let script = if scenario.relay.phone_sends { self.words.listen() } else { Script::silent() };
         let from = format!("1555010{:04}", 1000 + number);
         let id = self.draw_id(&from);
@@ -307,6 +328,17 @@ impl Simulator {
     /// Sends a webhook.
     pub(super) fn deliver(&mut self, now: Instant, what: u64) {
         let Some(delivery) = self.deliveries.get_mut(&what) else { return };
+        let run = self.runs.get_mut(&delivery.run).expect("runs wait for their webhooks");
+        let is_void = |call: &usize| {
+            let call = &run.calls[*call];
+            call.times.told.is_none() && call.ender == Some(Ender::Simulator)
+        };
+        // Interrupted before the bridge has heard of the call.
+        if !delivery.calls.is_empty() && delivery.calls.iter().all(is_void) {
+            run.undelivered -= 1;
+            self.deliveries.remove(&what);
+            return;
+        }
         delivery.sendings += 1;
         let (run, calls, bytes) = (delivery.run, delivery.calls.clone(), delivery.bytes.clone());
         let text = format!("webhook: {}", delivery.event.label());
@@ -369,7 +401,7 @@ impl Simulator {
         if delivery.sendings < SENDINGS_MAX {
             return self.send_after(now + SEND_AGAIN * 2u32.pow(delivery.sendings - 1), delivery);
         }
-        if let (Some(why), false) = (why, self.is_heard) {
+        if let (Some(why), false) = (why, self.is_heard || self.config.serve) {
             let Target { authority, .. } = &self.config.webhook;
             return self.finish(Some(format!("no webhook is taken at {authority} (--webhook): {why}")));
         }
@@ -402,7 +434,7 @@ impl Simulator {
         let took = now.saturating_duration_since(run.begun);
         let report = ScenarioReport::new(run.scenario, took, checks, &run.calls, run.notes);
         (self.sink)(SimulatorEvent::Scenario(Box::new(report.clone())));
-        self.report.scenarios.push(report);
+        self.report.take(report);
     }
 }
 

@@ -333,9 +333,9 @@ pub static SCENARIOS: &[Scenario] = &[
 ];
 
 /// The scenarios of these names; `all` is every one that needs no hand.
-pub fn find(names: &[String]) -> Result<Vec<&'static Scenario>, String> {
+pub fn find(names: &[impl AsRef<str>]) -> Result<Vec<&'static Scenario>, String> {
     let mut found: Vec<&'static Scenario> = Vec::new();
-    for name in names {
+    for name in names.iter().map(AsRef::as_ref) {
         let matching = |scenario: &&Scenario| (name == "all" && !scenario.is_by_hand) || scenario.name == name;
         let matching = SCENARIOS.iter().filter(matching);
         let before = found.len();
@@ -374,7 +374,7 @@ mod tests {
 
     #[test]
     fn scenarios_are_found_by_name() {
-        let names = |names: &[&str]| find(&names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>());
+        let names = |names: &[&str]| find(names);
         assert_eq!(names(&["all"]).unwrap().len(), SCENARIOS.len() - 1, "all but the one by hand");
         assert!(names(&["bridge-hangs-up"]).unwrap()[0].is_by_hand);
         assert_eq!(names(&["dtmf", "happy"]).unwrap().iter().map(|s| s.name).collect::<Vec<_>>(), ["dtmf", "happy"]);

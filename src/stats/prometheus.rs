@@ -119,6 +119,8 @@ pub struct MetaStats {
     pub deliveries: std::collections::BTreeMap<&'static str, u64>,
     /// Call events, by what they are and what was done.
     pub events: std::collections::BTreeMap<(&'static str, &'static str), u64>,
+    /// Calls that came, by the name of their number.
+    pub numbers: std::collections::BTreeMap<String, u64>,
     /// Call events that lacked what they must have.
     pub unusable: u64,
     /// Requests to the Graph API, by what was asked and what came of it.
@@ -142,10 +144,13 @@ pub struct MetaStats {
 impl MetaStats {
     /// Nothing has happened yet, and what may happen is shown as zero: a counter that only appears with its first event is
     /// one that no alert sees grow.
-    pub fn served() -> Self {
-        const DELIVERIES: [&str; 5] = ["taken", "bad_signature", "bad_webhook", "draining", "forward_full"];
+    ///
+    /// `refusals` are the words for what `pre_accept` and `accept` may be refused with.
+    pub fn served(refusals: impl Iterator<Item = &'static str>) -> Self {
+        const DELIVERIES: [&str; 7] =
+            ["taken", "bad_signature", "bad_webhook", "draining", "full", "overloaded", "forward_full"];
         const CONNECT: [&str; 9] =
-            ["opened", "rejected", "refused", "repeated", "over", "stale", "elsewhere", "draining", "other_number"];
+            ["opened", "rejected", "refused", "repeated", "over", "stale", "elsewhere", "sent_on", "other_number"];
         const TERMINATE: [&str; 4] = ["ended", "repeated", "unknown", "other_number"];
         let actions = ["pre_accept", "accept", "reject", "terminate", "probe"];
         Self {
@@ -154,9 +159,8 @@ impl MetaStats {
             events: (CONNECT.iter().map(|outcome| (("connect", *outcome), 0)))
                 .chain(TERMINATE.iter().map(|outcome| (("terminate", *outcome), 0)))
                 .collect(),
-            requests: actions
-                .iter()
-                .flat_map(|action| ["ok", "unclear"].map(|outcome| ((*action, outcome), 0)))
+            requests: (actions.iter().flat_map(|action| ["ok", "unclear"].map(|outcome| ((*action, outcome), 0))))
+                .chain(refusals.flat_map(|word| ["pre_accept", "accept"].map(|action| ((action, word), 0))))
                 .collect(),
             ..Self::default()
         }
@@ -337,6 +341,10 @@ fn meta(text: &mut Text, meta: &MetaStats) {
     text.family("whatsapp_call_events_total", "counter", "Call events of Meta's webhook, by what was done.");
     for ((event, outcome), count) in &meta.events {
         text.sample("whatsapp_call_events_total", &[("event", event), ("outcome", outcome)], count);
+    }
+    text.family("whatsapp_calls_total", "counter", "Calls that came by Meta's webhook, by the name of their number.");
+    for (number, count) in &meta.numbers {
+        text.sample("whatsapp_calls_total", &[("number", number)], count);
     }
     let help = "Call events of Meta's webhook that lacked what they must have.";
     text.single("whatsapp_unusable_events_total", "counter", help, meta.unusable);

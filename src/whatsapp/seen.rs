@@ -64,6 +64,11 @@ impl Seen {
         if is_over { Novelty::Over } else { Novelty::New }
     }
 
+    /// Whether an event has come, as far as is remembered.
+    pub fn has(&self, call: &CallId, kind: Kind) -> bool {
+        self.events.contains_key(&key(call, kind))
+    }
+
     /// Forgets that a connect came: it could not be taken, and Meta was asked to send it again.
     pub fn forget(&mut self, call: &CallId, kind: Kind) {
         self.events.remove(&key(call, kind));

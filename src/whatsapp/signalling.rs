@@ -210,6 +210,18 @@ impl Signalling {
         }
     }
 
+    /// What was asked was sent twice, and Meta may have done it before it was asked again. To be said before [`Self::replied`].
+    pub fn repeated(&mut self) {
+        let outcome = match self.asked.map(|question| question.action) {
+            Some(Action::PreAccept) => &mut self.pre_accept,
+            Some(Action::Accept) => &mut self.accept,
+            Some(Action::Reject | Action::Terminate) | None => return,
+        };
+        if *outcome == Outcome::No {
+            *outcome = Outcome::Maybe;
+        }
+    }
+
     /// Meta has answered what was asked, between these two times.
     pub fn replied(&mut self, now: Instant, begun: Instant, reply: &Reply) {
         let Some(question) = self.asked else {

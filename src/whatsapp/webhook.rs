@@ -14,6 +14,7 @@ use aws_lc_rs::digest;
 use serde_json::value::RawValue;
 
 use crate::call_id::CallId;
+use crate::messages::Parcel;
 
 use super::json::{each, integer, members, text};
 use super::words;
@@ -22,8 +23,8 @@ use super::words;
 pub const EVENTS_MAX: usize = 1000;
 /// Most senders told apart; Meta puts at most 1,000 updates into a body.
 pub const SENDERS_MAX: usize = 1000;
-/// Stands among the senders of a body that is about more than are told apart: it is about anybody.
-pub const ANYBODY: u64 = 0;
+/// Stands among the senders of a body that is about more than are told apart.
+pub const ANYBODY: u64 = Parcel::ANYBODY;
 /// Most errors kept of how a call ended. Meta sends one, twice.
 const ERRORS_MAX: usize = 8;
 

@@ -123,6 +123,8 @@ pub(crate) struct World {
     voice: Vec<Arc<[u8]>>,
     webhooks: u32,
     packets: u64,
+    /// When the simulator is told to stop.
+    pub(crate) stop_after: Option<Duration>,
     /// Terminate webhooks: status and code.
     pub(crate) endings: Vec<(String, Option<u64>)>,
     is_exited: bool,
@@ -153,6 +155,7 @@ impl World {
                 verify_token: "a-verify-token".to_owned(),
             },
             scenarios: scenarios::find(&names).expect("they are there"),
+            serve: false,
             at_once: 1,
             burst: 6,
             talk: None,
@@ -186,6 +189,7 @@ impl World {
             voice,
             webhooks: 0,
             packets: 0,
+            stop_after: None,
             endings: Vec::new(),
             is_exited: false,
             deadline: None,
@@ -230,6 +234,10 @@ impl World {
         while self.coming.peek().is_some_and(|Reverse((at, ..))| *at <= self.now) {
             let Reverse((_, _, coming)) = self.coming.pop().expect("looked at above");
             self.arrives(coming);
+        }
+        if self.stop_after.is_some_and(|after| self.start + after <= self.now) {
+            self.stop_after = None;
+            self.simulator.handle_input(self.now, Input::Stop);
         }
         if self.deadline.is_some_and(|at| at <= self.now) {
             self.simulator.handle_input(self.now, Input::Timeout);

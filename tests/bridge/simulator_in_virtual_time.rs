@@ -125,6 +125,19 @@ fn metas_client_gives_up_as_it_does_and_says_so_in_the_webhook() {
 }
 
 #[test]
+fn an_interrupted_run_hangs_up_what_it_began_and_begins_nothing_more() {
+    let mut world = World::new(&["burst", "happy"], Fault::None);
+    world.stop_after = Some(std::time::Duration::from_millis(1_100));
+    let (report, told, _) = world.run();
+    let [burst] = &report.scenarios[..] else { panic!("{report:?}") };
+    assert!(report.interrupted && !report.passed, "{report}");
+    assert_eq!((burst.calls.len(), burst.calls[0].ended_by), (4, Some("simulator")), "of six, within two seconds");
+    let connects = told.iter().filter(|told| told.text == "webhook: connect").map(|told| told.call);
+    let known: std::collections::BTreeSet<usize> = connects.collect();
+    assert_eq!((known.len(), world.endings.len()), (3, 2 * 3), "each that was told of, twice as in every burst");
+}
+
+#[test]
 fn the_same_seed_makes_the_same_run() {
     let run = || {
         let (report, ..) = World::new(&["burst"], Fault::None).run();

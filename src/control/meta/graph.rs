@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::io::{Node, Output};
-use crate::messages::{GraphAnswer, GraphAsk, GraphBody, Message, RequestId};
+use crate::messages::{GraphAnswer, GraphAsk, GraphBody, Message};
 use crate::stats::Stage;
 use crate::whatsapp::CallPolicy;
 use crate::whatsapp::graph::{self, Action, Reply};
@@ -11,34 +11,20 @@ use crate::whatsapp::graph::{self, Action, Reply};
 use super::super::Control;
 use super::super::timers::Timer;
 
-/// The threads behind the Graph API answer within the time they are given, and this much for their own queue. One that has
-/// not by then never will, and the call must not wait for it.
-const QUEUE_TIME_MAX: Duration = Duration::from_secs(10);
 /// How often connections are used that no call uses: servers close idle ones, commonly after a minute.
 const PROBE_EVERY: Duration = Duration::from_secs(25);
 /// Connections kept warm: `pre_accept` of two calls that come at once.
 const PROBES: usize = 2;
-/// A probe's answer is nobody's life.
+/// No call waits for a probe.
 const PROBE_TIME_MAX: Duration = Duration::from_secs(10);
 
-/// A question under way.
-#[derive(Debug)]
-pub(super) struct Ask {
-    about: About,
-    until: Instant,
-}
-
-impl Ask {
-    const fn is_probe(&self) -> bool {
-        matches!(self.about, About::Probe(_))
-    }
-}
-
+/// A question whose answer has not come. It always comes, since the threads give up what they were not in time for; how long a
+/// call waits for it is its signalling's business.
 #[derive(Clone, Debug)]
-enum About {
-    /// A call, by its key.
+pub(super) enum Ask {
+    /// About a call, by its key.
     Call(u64, Action),
-    /// A number, by Meta's id of it.
+    /// About a number, by Meta's id of it.
     Probe(String),
 }
 
@@ -64,51 +50,59 @@ impl Control {
         let Some(line) = meta.lines.get(&key) else { return };
         let token = meta.token(line);
         let Some(line) = meta.lines.get_mut(&key) else { return };
-        line.ask = Some((id, action));
+        line.ask = Some(id);
         line.record.asked();
-        let until = now + time_max + QUEUE_TIME_MAX;
-        meta.asks.insert(id, Ask { about: About::Call(key, action), until });
-        self.timers.arm(until, Timer::GraphAsk(id));
-        let ask = GraphAsk { id, path, token, body: Some(GraphBody(body)), time_max };
+        meta.asks.insert(id, Ask::Call(key, action));
+        let ask = GraphAsk { id, path, token, body: Some(GraphBody(body)), until: now + time_max };
         self.outputs.push_back(Output::Message { to: Node::Graph, message: Message::AskGraph(ask) });
     }
 
     /// The Graph API has answered, or has not.
     pub(in crate::control) fn graph_answered(&mut self, now: Instant, answer: &GraphAnswer) {
-        let is_probe = self.meta.as_ref().and_then(|meta| meta.asks.get(&answer.id)).is_some_and(Ask::is_probe);
-        let reply = if is_probe { graph::read_probe(&answer.outcome) } else { graph::read(&answer.outcome) };
-        self.graph_said(now, answer.id, answer.begun, &reply);
-    }
-
-    /// Its threads have not even said that there is no answer.
-    pub(in crate::control) fn graph_timed_out(&mut self, now: Instant, id: RequestId) {
-        tracing::error!("the Graph API's threads do not answer");
-        self.graph_said(now, id, now, &Reply::Unclear("the Graph API's threads do not answer".to_owned()));
-    }
-
-    fn graph_said(&mut self, now: Instant, id: RequestId, begun: Instant, reply: &Reply) {
-        let Some(Ask { about, until }) = self.meta.as_mut().and_then(|meta| meta.asks.remove(&id)) else { return };
-        self.timers.disarm(until, Timer::GraphAsk(id));
-        let outcome = match reply {
-            Reply::Done => "ok",
-            Reply::Refused(refused) => refused.meaning.label,
-            Reply::Unclear(_) => "unclear",
-        };
-        let action = if let About::Call(_, action) = about { action.label() } else { "probe" };
-        *self.stats.meta.requests.entry((action, outcome)).or_default() += 1;
-        match about {
-            About::Call(key, action) => self.replied(now, key, action, begun, reply),
-            About::Probe(number) => self.probed(&number, outcome, reply),
+        match self.meta.as_mut().and_then(|meta| meta.asks.remove(&answer.id)) {
+            Some(Ask::Call(key, action)) => {
+                let reply = graph::read(&answer.outcome);
+                let is_done = self.replied(now, key, action, answer, &reply);
+                self.count_request(action.label(), if is_done { "ok" } else { label(&reply) });
+            }
+            Some(Ask::Probe(number)) => {
+                let reply = graph::read_probe(&answer.outcome);
+                self.count_request("probe", label(&reply));
+                self.probed(&number, label(&reply), &reply);
+            }
+            None => {}
         }
     }
 
-    fn replied(&mut self, now: Instant, key: u64, action: Action, begun: Instant, reply: &Reply) {
-        let Some(line) = self.line_mut(key) else { return };
+    fn count_request(&mut self, action: &'static str, outcome: &'static str) {
+        *self.stats.meta.requests.entry((action, outcome)).or_default() += 1;
+    }
+
+    /// Whether what was asked is done, be it that Meta says so in a refusal.
+    fn replied(&mut self, now: Instant, key: u64, action: Action, answer: &GraphAnswer, reply: &Reply) -> bool {
+        let is_done = *reply == Reply::Done;
+        // What was given up as lost is no question's answer any more.
+        let Some(line) = self.line_mut(key).filter(|line| line.ask == Some(answer.id)) else { return is_done };
         let log_id = line.log_id;
         line.ask = None;
-        let us = now.saturating_duration_since(begun).as_micros() as u64;
+        let us = now.saturating_duration_since(answer.begun).as_micros() as u64;
+        let before = line.signalling.timings();
+        if answer.is_repeated {
+            line.signalling.repeated();
+        }
+        line.signalling.replied(now, answer.begun, reply);
+        let after = line.signalling.timings();
+        let is_done_by_now = match action {
+            Action::PreAccept => before.pre_accepted.is_none() && after.pre_accepted.is_some(),
+            Action::Accept => before.accepted.is_none() && after.accepted.is_some(),
+            Action::Reject | Action::Terminate => false,
+        };
         match reply {
             Reply::Done => tracing::debug!(call = %log_id, action = action.label(), us, "Meta has done it"),
+            Reply::Refused(refused) if is_done_by_now => {
+                let code = refused.error.code;
+                tracing::info!(call = %log_id, action = action.label(), code, "Meta says that it is done already");
+            }
             Reply::Refused(refused) => {
                 line.record.refused(action, refused);
                 let (code, text, advice) = (refused.error.code, &refused.error.text, refused.meaning.advice);
@@ -119,9 +113,6 @@ impl Control {
                 tracing::warn!(call = %log_id, action = action.label(), why, "Meta was not heard");
             }
         }
-        let before = line.signalling.timings();
-        line.signalling.replied(now, begun, reply);
-        let after = line.signalling.timings();
         let arrived = line.arrived;
         if before.pre_accept_sent.is_none()
             && let Some(sent) = after.pre_accept_sent
@@ -143,31 +134,38 @@ impl Control {
             tracing::info!(call = %log_id, ms, "WhatsApp call accepted");
         }
         self.follow(now, key);
+        is_done || is_done_by_now
+    }
+
+    /// Asks about every number, and then about some at a time.
+    pub(in crate::control) fn probe_all(&mut self, now: Instant) {
+        let Some(meta) = &self.meta else { return };
+        let numbers: Vec<String> = meta.numbers.keys().cloned().collect();
+        // At least as many as connections are to be warm.
+        let least = if numbers.is_empty() { 0 } else { PROBES };
+        let count = numbers.len().max(least);
+        numbers.iter().cycle().take(count).for_each(|number| self.probe(now, number));
+        self.timers.arm(now + PROBE_EVERY, Timer::GraphProbe);
     }
 
     /// Uses connections, so that they are warm when a call comes, and sees whether numbers and tokens belong together.
-    pub(in crate::control) fn probe_graph(&mut self, now: Instant) {
+    pub(in crate::control) fn probe_some(&mut self, now: Instant) {
         let Some(meta) = &mut self.meta else { return };
-        let known: Vec<(String, _)> = (meta.numbers.iter())
-            .filter(|(_, number)| number.calls != CallPolicy::Ignore)
-            .map(|(id, number)| (id.clone(), number.token.clone()))
-            .collect();
-        if known.is_empty() {
-            return;
-        }
+        let numbers: Vec<String> = meta.numbers.keys().cloned().collect();
         let first = meta.probes.next;
-        meta.probes.next = (first + PROBES) % known.len();
-        for (number, token) in (first..first + PROBES).map(|index| known[index % known.len()].clone()) {
-            let id = self.request_id();
-            let path = graph::probe_path(&number);
-            let until = now + PROBE_TIME_MAX + QUEUE_TIME_MAX;
-            let Some(meta) = &mut self.meta else { return };
-            meta.asks.insert(id, Ask { about: About::Probe(number), until });
-            self.timers.arm(until, Timer::GraphAsk(id));
-            let ask = GraphAsk { id, path, token, body: None, time_max: PROBE_TIME_MAX };
-            self.outputs.push_back(Output::Message { to: Node::Graph, message: Message::AskGraph(ask) });
-        }
+        meta.probes.next = (first + PROBES) % numbers.len().max(1);
+        numbers.iter().cycle().skip(first).take(PROBES).for_each(|number| self.probe(now, number));
         self.timers.arm(now + PROBE_EVERY, Timer::GraphProbe);
+    }
+
+    fn probe(&mut self, now: Instant, number: &str) {
+        let id = self.request_id();
+        let Some(meta) = &mut self.meta else { return };
+        let Some(found) = meta.numbers.get(number).filter(|number| number.calls != CallPolicy::Ignore) else { return };
+        let (path, token) = (graph::probe_path(number), found.token.clone());
+        meta.asks.insert(id, Ask::Probe(number.to_owned()));
+        let ask = GraphAsk { id, path, token, body: None, until: now + PROBE_TIME_MAX };
+        self.outputs.push_back(Output::Message { to: Node::Graph, message: Message::AskGraph(ask) });
     }
 
     /// Says once what a number's owner must know, and once that it is well again.
@@ -186,5 +184,14 @@ impl Control {
             }
             Reply::Unclear(why) => tracing::warn!(number = name, "the Graph API is not heard: {why}"),
         }
+    }
+}
+
+/// The word for a reply in metrics.
+fn label(reply: &Reply) -> &'static str {
+    match reply {
+        Reply::Done => "ok",
+        Reply::Refused(refused) => refused.meaning.label,
+        Reply::Unclear(_) => "unclear",
     }
 }

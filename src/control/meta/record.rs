@@ -91,7 +91,7 @@ impl MetaRecord {
     }
 
     /// Our key of the call at Meta.
-    pub(super) fn key(&self) -> u64 {
+    pub(in crate::control) fn key(&self) -> u64 {
         self.key
     }
 

@@ -94,7 +94,7 @@ impl World {
 
     fn graph_outcome(&mut self, outcome: Result<GraphReply, String>) -> GraphAsk {
         let ask = self.graph.pop_front().expect("something was asked");
-        let answer = GraphAnswer { id: ask.id, begun: self.now, ended: self.now, outcome };
+        let answer = GraphAnswer { id: ask.id, begun: self.now, ended: self.now, is_repeated: false, outcome };
         self.input(Input::Message(Message::GraphAnswered(answer)));
         ask
     }

@@ -113,8 +113,8 @@ impl Pooled {
     ///
     /// Where a connection that was open already ends without an answer, the request is sent once more on a new one. Whether
     /// the server had read it cannot be known in HTTP/1.1; most often it had closed the connection as idle, and the request
-    /// came too late. Browsers repeat there whatever the method is. What is asked here bears it: whoever asks repeats
-    /// what was not answered anyway, as the far side of a call must hear of its end, and a webhook may come twice.
+    /// came too late. Browsers repeat there whatever the method is. Whoever asks is told by [`Effort::is_repeated`], and must bear
+    /// that the server may have done it twice: a webhook may come twice, and of a call it is known what "again" is answered.
     pub fn ask(&self, request: &Request<'_>) -> (Result<Answer, FetchError>, Effort) {
         let end = Instant::now() + request.time_max;
         let mut effort = Effort::default();

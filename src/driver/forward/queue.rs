@@ -1,7 +1,7 @@
 //! Webhooks that wait to be passed on: which may go, and when to try again.
 //!
 //! Those of one sender keep their order: the next goes when the one before it is taken or given up. Those of different
-//! senders do not wait for each other. Time is an argument; the threads and the posting are the parent's.
+//! senders do not wait for each other. One that is about anybody waits for all before it, and all behind it wait for it. Time is an argument; the threads and the posting are the parent's.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
@@ -49,8 +49,11 @@ struct Waiting {
     parcel: Arc<Parcel>,
     came: Instant,
     failures: usize,
-    /// Webhooks of the same senders that came earlier, each counted as often as they share one.
+    /// What it waits for: webhooks of the same senders that came earlier, each counted as often as they share one, and the one
+    /// before it that is about anybody. For such a one itself: all that came earlier.
     ahead: usize,
+    /// The last one before it that is about anybody.
+    behind: Option<Number>,
 }
 
 /// What waits, and what is under way.
@@ -59,6 +62,8 @@ pub(super) struct Queue {
     waiting: BTreeMap<Number, Waiting>,
     /// Whose webhooks wait, in their order.
     lines: HashMap<u64, VecDeque<Number>>,
+    /// Those about anybody, in their order.
+    of_all: VecDeque<Number>,
     /// Those that may go.
     ready: BTreeSet<Number>,
     /// Those that failed, by when they may go again.
@@ -75,16 +80,22 @@ impl Queue {
         }
         let number = Number(self.next);
         self.next += 1;
-        let mut ahead = 0;
-        for sender in senders(&parcel) {
-            let line = self.lines.entry(sender).or_default();
-            ahead += usize::from(!line.is_empty());
-            line.push_back(number);
+        let behind = self.of_all.back().copied();
+        let mut ahead = usize::from(behind.is_some());
+        if is_of_all(&parcel) {
+            ahead = self.waiting.len();
+            self.of_all.push_back(number);
+        } else {
+            for sender in senders(&parcel) {
+                let line = self.lines.entry(sender).or_default();
+                ahead += usize::from(!line.is_empty());
+                line.push_back(number);
+            }
         }
         if ahead == 0 {
             self.ready.insert(number);
         }
-        self.waiting.insert(number, Waiting { parcel: Arc::new(parcel), came: now, failures: 0, ahead });
+        self.waiting.insert(number, Waiting { parcel: Arc::new(parcel), came: now, failures: 0, ahead, behind });
         true
     }
 
@@ -138,6 +149,20 @@ impl Queue {
     /// It is done with: the next of each of its senders may be free to go.
     fn remove(&mut self, number: Number) {
         let Some(gone) = self.waiting.remove(&number) else { return };
+        let freed: Vec<Number> = if is_of_all(&gone.parcel) {
+            debug_assert_eq!(self.of_all.front(), Some(&number), "it has waited for all before it");
+            self.of_all.pop_front();
+            // One about anybody waits for all before it, and is among these by that.
+            let waits =
+                |(_, waiting): &(&Number, &Waiting)| waiting.behind == Some(number) || is_of_all(&waiting.parcel);
+            self.waiting.iter().filter(waits).map(|(number, _)| *number).collect()
+        } else {
+            self.of_all.iter().copied().filter(|other| *other > number).collect()
+        };
+        freed.into_iter().for_each(|other| self.one_less(other));
+        if is_of_all(&gone.parcel) {
+            return;
+        }
         for sender in senders(&gone.parcel) {
             let Some(line) = self.lines.get_mut(&sender) else { continue };
             debug_assert_eq!(line.front(), Some(&number), "only the first of a line goes");
@@ -146,11 +171,16 @@ impl Queue {
                 self.lines.remove(&sender);
                 continue;
             };
-            if let Some(waiting) = self.waiting.get_mut(&next) {
-                waiting.ahead -= 1;
-                if waiting.ahead == 0 {
-                    self.ready.insert(next);
-                }
+            self.one_less(next);
+        }
+    }
+
+    /// It waits for one less.
+    fn one_less(&mut self, number: Number) {
+        if let Some(waiting) = self.waiting.get_mut(&number) {
+            waiting.ahead -= 1;
+            if waiting.ahead == 0 {
+                self.ready.insert(number);
             }
         }
     }
@@ -159,6 +189,11 @@ impl Queue {
     pub(super) fn next(&self) -> Option<Instant> {
         self.resting.first().map(|(at, _)| *at).filter(|_| self.under_way.len() < LANES)
     }
+}
+
+/// Whether it is about more people than are told apart.
+fn is_of_all(parcel: &Parcel) -> bool {
+    parcel.senders.contains(&Parcel::ANYBODY)
 }
 
 /// Each sender once.
@@ -230,6 +265,26 @@ mod tests {
     }
 
     #[test]
+    fn one_about_anybody_waits_for_all_and_all_wait_for_it() {
+        let (mut queue, now) = (Queue::default(), Instant::now());
+        let of_all = [7, Parcel::ANYBODY];
+        for (senders, body) in [(&[1][..], "1"), (&[2], "2"), (&of_all, "all"), (&of_all, "again"), (&[3], "3")] {
+            queue.push(now, parcel(senders, body));
+        }
+        let first = begun(&mut queue, now);
+        assert_eq!(bodies(&first), ["1", "2"]);
+        queue.attempted(now, first[0].0, Some(200));
+        assert_eq!(begun(&mut queue, now), []);
+        queue.attempted(now, first[1].0, Some(404));
+        for body in ["all", "again", "3"] {
+            let next = begun(&mut queue, now);
+            assert_eq!(bodies(&next), [body]);
+            queue.attempted(now, next[0].0, Some(200));
+        }
+        assert_eq!((queue.len(), queue.of_all.len(), queue.lines.len()), (0, 0, 0));
+    }
+
+    #[test]
     fn a_receiver_that_is_away_is_tried_for_ten_minutes_and_its_sender_waits() {
         for away in [None, Some(408), Some(425), Some(429), Some(500), Some(503)] {
             let (mut queue, start) = (Queue::default(), Instant::now());
@@ -276,7 +331,7 @@ mod tests {
     #[test]
     fn posts_under_way_and_webhooks_that_wait_are_bounded() {
         let (mut queue, now) = (Queue::default(), Instant::now());
-        (0..PARCELS_MAX).for_each(|n| assert!(queue.push(now, parcel(&[n as u64], "x"))));
+        (0..PARCELS_MAX).for_each(|n| assert!(queue.push(now, parcel(&[n as u64 + 1], "x"))));
         assert!(!queue.push(now, parcel(&[], "too many")));
         let first = begun(&mut queue, now);
         assert_eq!(first.len(), LANES);
@@ -306,14 +361,19 @@ mod tests {
             let mut taken: Vec<usize> = Vec::new();
             while pushed.len() < 60 || queue.len() > 0 {
                 if pushed.len() < 60 && random(3) == 0 {
-                    let senders: Vec<u64> = (0..random(4)).map(|_| random(5)).collect();
+                    // 0 is anybody.
+                    let senders: Vec<u64> = (0..random(4)).map(|_| random(9)).collect();
                     let pushing = parcel(&senders, &pushed.len().to_string());
                     assert!(queue.push(now, pushing));
                     pushed.push(senders);
                 }
                 while let Some((number, parcel)) = queue.begin(now) {
                     let which: usize = body(&parcel).parse().unwrap();
-                    let shared = |other: &(Number, usize)| pushed[other.1].iter().any(|s| pushed[which].contains(s));
+                    let is_of_all = |which: usize| pushed[which].contains(&Parcel::ANYBODY);
+                    let shared = |other: &(Number, usize)| {
+                        let same = pushed[other.1].iter().any(|s| pushed[which].contains(s));
+                        same || is_of_all(which) || is_of_all(other.1)
+                    };
                     assert!(!under_way.iter().any(shared), "two of one sender are under way");
                     under_way.push((number, which));
                     assert!(under_way.len() <= LANES);
@@ -337,8 +397,9 @@ mod tests {
                 assert!(ends.insert(which), "{which} ended twice");
             }
             assert_eq!(ends.len(), 60, "seed {seed}");
-            for sender in 0..5 {
-                let of_sender = taken.iter().filter(|which| pushed[**which].contains(&sender));
+            for sender in 0..9 {
+                let is_of = |which: &&usize| pushed[**which].contains(&sender) || pushed[**which].contains(&0);
+                let of_sender = taken.iter().filter(is_of);
                 assert!(of_sender.is_sorted(), "seed {seed}: sender {sender} is out of order");
             }
         }

@@ -5,8 +5,7 @@ mod hostile;
 use serde_json::{Value, json};
 
 use super::samples::{
-    BUSINESS, CALL, NUMBER, OTHER_CALL, USER, body, calls, change, connect, error, failed, messages, sdp, statuses,
-    terminate,
+    BUSINESS, CALL, NUMBER, OTHER_CALL, USER, body, calls, change, connect, failed, messages, sdp, statuses, terminate,
 };
 use super::*;
 

@@ -88,6 +88,7 @@ fn every_call_of_every_change_is_acted_on_and_one_bad_event_takes_none_along() {
     world.deliver(&body);
     assert_eq!(world.opened.len(), 3);
     assert_eq!(world.metric("whatsapp_unusable_events_total"), Some(1));
+    assert_eq!(world.metric("whatsapp_calls_total{number=\"front desk\"}"), Some(3));
 }
 
 #[test]
@@ -187,14 +188,45 @@ fn a_receiver_that_takes_nothing_fills_a_bounded_queue_and_then_meta_keeps_what_
     let waiting: usize = world.parcels.iter().map(|parcel| parcel.body.len()).sum();
     assert!(waiting > (64 << 20) - 100_000 && waiting <= 64 << 20, "{waiting}");
     assert_eq!(world.deliver(&connect(ID)).status, 200, "calls are not held up by it");
+    let message =
+        json!({ "field": "messages", "value": { "messages": [{ "from": "1", "text": "x".repeat(90_000) }] } });
+    let both = webhook(&[calls(NUMBER, &json!([connect_event("wacid.both")])), message]);
+    assert_eq!((world.deliver(&both).status, world.opened.len()), (503, 2), "nor where both are in one body");
+    assert_eq!((world.deliver(&both).status, world.opened.len()), (503, 2), "which comes again");
     let bytes = world.parcels[0].body.len();
     world.input(Input::Message(Message::Forwarded(Forwarded { bytes, taken: false })));
     assert_eq!(world.deliver(&body(taken)).status, 200);
 }
 
+/// With a balancer that asks how much more may come.
+const BALANCED: [&str; 2] = ["--agent-check-listen", "127.0.0.1:8081"];
+
 #[test]
-fn a_server_that_drains_asks_meta_to_send_new_calls_again_and_hears_of_the_end_of_old_ones() {
+fn a_full_server_behind_a_balancer_lets_it_try_another_and_is_open_to_the_same_call_later() {
+    let words = [&BALANCED[..], &["--max-calls", "2"]].concat();
+    let mut world = World::whatsapp_with(&words, None, BTreeMap::new());
+    world.deliver(&connect("wacid.1"));
+    world.deliver(&connect("wacid.2"));
+    let answer = world.deliver(&connect("wacid.3"));
+    assert_eq!((answer.status, answer.code()), (503, "full"));
+    assert!(answer.header("Retry-After").is_some());
+    assert_eq!((world.asked_of_meta().len(), world.journal.len()), (2, 2), "nothing is said of it to Meta");
+    world.deliver(&terminate("wacid.1"));
+    assert_eq!((world.deliver(&connect("wacid.3")).status, world.opened.len()), (200, 3));
+}
+
+#[test]
+fn a_server_that_drains_alone_rejects_new_calls_for_nobody_else_would() {
     let mut world = World::whatsapp();
+    world.accepted("wacid.old");
+    world.input(Input::Stop);
+    assert_eq!(world.deliver(&connect("wacid.new")).status, 200);
+    assert_eq!((world.opened.len(), world.asked_of_meta()), (1, vec!["reject".to_owned()]));
+}
+
+#[test]
+fn a_server_that_drains_behind_a_balancer_sends_new_calls_on_and_hears_of_the_end_of_old_ones() {
+    let mut world = World::whatsapp_with(&BALANCED, None, BTreeMap::new());
     world.accepted("wacid.old");
     world.deliver(&connect("wacid.ringing"));
     world.input(Input::Stop);

@@ -79,6 +79,38 @@ fn a_graph_api_that_is_away_is_asked_again_within_the_life_of_the_call() {
 }
 
 #[test]
+fn a_request_that_the_client_had_to_send_twice_is_not_taken_for_somebody_elses() {
+    let mut world = World::whatsapp();
+    world.deliver(&connect(ID));
+    world.graph_ok();
+    world.connect_call(1);
+    let ask = world.graph.pop_front().unwrap();
+    let body = json!({ "error": { "message": "again", "code": 138_003 } }).to_string();
+    let outcome = Ok(GraphReply { status: 400, retry_after_sec: None, body });
+    let answer = GraphAnswer { id: ask.id, begun: world.now, ended: world.now, is_repeated: true, outcome };
+    world.input(Input::Message(Message::GraphAnswered(answer)));
+    assert_eq!((world.asked_of_meta().len(), world.record(ID)["state"].clone()), (0, json!("accepted")));
+    assert_eq!(world.metric("whatsapp_graph_requests_total{action=\"accept\",outcome=\"ok\"}"), Some(1));
+    assert!(world.record(ID)["lastError"].is_null(), "it is no error");
+}
+
+#[test]
+fn an_answer_that_comes_after_it_was_given_up_is_not_taken_for_the_next_ones() {
+    let mut world = World::whatsapp();
+    world.deliver(&connect(ID));
+    let lost = world.graph.pop_front().unwrap();
+    world.connect_call(1);
+    world.wait(Duration::from_secs(16));
+    assert_eq!(world.asked_of_meta(), ["accept"], "media is up: Meta has our answer");
+    let outcome = Err("no answer".to_owned());
+    let late = GraphAnswer { id: lost.id, begun: world.now, ended: world.now, is_repeated: false, outcome };
+    world.input(Input::Message(Message::GraphAnswered(late)));
+    assert_eq!((world.graph.len(), world.record(ID)["state"].clone()), (1, json!("accepting")));
+    world.graph_ok();
+    assert_eq!(world.record(ID)["state"], "accepted");
+}
+
+#[test]
 fn threads_that_never_answer_do_not_keep_a_call_for_ever() {
     let mut world = World::whatsapp();
     world.deliver(&connect(ID));

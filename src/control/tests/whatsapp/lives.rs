@@ -1,6 +1,7 @@
 //! A call from its webhook to its end, when all goes well.
 
 use super::*;
+use crate::whatsapp::journal::Alive;
 
 #[test]
 fn a_call_is_pre_accepted_at_once_accepted_when_media_is_up_and_starts_with_the_accepts_200() {
@@ -119,10 +120,65 @@ fn calls_that_an_earlier_process_left_are_ended_at_meta_and_their_webhooks_open_
 }
 
 #[test]
-fn what_the_journal_holds_of_an_unknown_number_or_in_no_known_form_is_given_up() {
-    let journal = BTreeMap::from([(7, "no line of ours".to_owned())]);
+fn what_the_journal_holds_in_no_known_form_or_from_long_ago_is_forgotten() {
+    let call = crate::call_id::CallId::new("wacid.old").unwrap();
+    let old = Alive { call, phone_number_id: NUMBER.to_owned(), since_sec: UNIX_SEC - 24 * 3600 - 1 };
+    let journal = BTreeMap::from([(7, "no line of ours".to_owned()), (8, old.encode())]);
     let world = World::whatsapp_with(&[], None, journal);
     assert_eq!((world.journal.len(), world.graph.len()), (0, 0));
+}
+
+#[test]
+fn a_call_left_by_an_earlier_process_is_ended_when_its_number_is_in_the_settings_again() {
+    let call = crate::call_id::CallId::new(ID).unwrap();
+    let left = Alive { call, phone_number_id: "777".to_owned(), since_sec: UNIX_SEC - 60 };
+    let mut world = World::whatsapp_with(&[], None, BTreeMap::from([(7, left.encode())]));
+    assert_eq!((world.journal.len(), world.graph.len()), (1, 0));
+    let mut other = settings();
+    other.numbers[0].phone_number_id = "777".to_owned();
+    world.input(Input::Message(reload(Ok(other))));
+    assert_eq!(world.asked_of_meta(), ["terminate"]);
+    world.graph_ok();
+    assert_eq!(world.journal.len(), 0);
+}
+
+#[test]
+fn a_call_hears_of_its_end_though_its_id_was_given_to_another_meanwhile() {
+    let mut world = World::whatsapp();
+    world.accepted(ID);
+    world.prompt = false;
+    assert_eq!(world.ask("DELETE", &path(ID), "").status, 200);
+    world.begin("POST", "/api/sessions", "", &session(ID, OFFER, &json!({})));
+    world.prompt = true;
+    world.run();
+    assert_eq!((world.opened.len(), world.asked_of_meta()), (2, vec!["terminate".to_owned()]));
+    world.graph_ok();
+    assert_eq!(world.journal.len(), 0);
+}
+
+#[test]
+fn audio_of_a_call_by_webhook_starts_by_metas_word_and_not_by_a_clients() {
+    let mut world = World::whatsapp();
+    world.deliver(&connect(ID));
+    let answer = world.ask("POST", &format!("{}/activate", path(ID)), "{}");
+    assert_eq!((answer.status, answer.code()), (409, "by_webhook"));
+}
+
+#[test]
+fn a_call_that_is_up_hears_of_its_end_though_its_number_has_gone_from_the_settings() {
+    let mut world = World::whatsapp();
+    world.accepted(ID);
+    let mut other = settings();
+    other.numbers.remove(0);
+    world.input(Input::Message(reload(Ok(other))));
+    world.graph.clear();
+    world.deliver(&terminate(ID));
+    assert_eq!((world.journal.len(), world.graph.len()), (0, 0));
+    assert_eq!(world.ask("GET", &path(ID), "").json["closeReason"], "terminated");
+}
+
+fn reload(whatsapp: Result<Settings, String>) -> Message {
+    Message::Reload(Box::new(Reloaded { tls: None, api_tokens: None, whatsapp: Some(whatsapp) }))
 }
 
 #[test]
@@ -150,9 +206,9 @@ fn a_reload_gives_the_next_call_another_prompt_and_leaves_those_that_are_up() {
     let mut other = settings();
     other.numbers[0].config = r#"{"voice":"cedar"}"#.to_owned();
     other.numbers[0].access_token = Secret::new("rotated");
-    let reload =
-        |whatsapp| Message::Reload(Box::new(Reloaded { tls: None, api_tokens: None, whatsapp: Some(whatsapp) }));
     world.input(Input::Message(reload(Ok(other.clone()))));
+    assert_eq!(world.graph.len(), 2, "the new token is tried at once");
+    world.graph.clear();
     world.deliver(&connect("wacid.second"));
     assert_eq!(world.opened[1].session.voice.as_deref(), Some("cedar"));
     assert_eq!(world.graph_ok().token.expose(), "rotated");

@@ -48,6 +48,30 @@ fn events_of_unknown_calls_are_shown_to_the_other_first_and_what_it_has_not_done
 }
 
 #[test]
+fn a_terminate_that_overtakes_its_connect_on_the_way_to_the_other_is_not_forgotten() {
+    let mut world = new_one();
+    world.deliver(&connect(ID));
+    let (first, _) = question(&mut world);
+    world.deliver(&terminate(ID));
+    let (second, _) = question(&mut world);
+    says(&mut world, second, r#"{"done":[]}"#);
+    says(&mut world, first, r#"{"done":[]}"#);
+    assert_eq!((world.opened.len(), world.graph.len(), world.journal.len()), (0, 0, 0));
+}
+
+#[test]
+fn a_process_that_ends_waits_for_the_others_word_on_what_it_has_taken_from_meta() {
+    let mut world = new_one();
+    world.deliver(&connect(ID));
+    let (stream, _) = question(&mut world);
+    world.input(Input::Stop);
+    world.input(Input::Stop);
+    assert!(!world.exited);
+    says(&mut world, stream, r#"{"done":[0]}"#);
+    assert!(world.exited);
+}
+
+#[test]
 fn an_instance_that_is_gone_or_silent_keeps_no_phone_ringing() {
     for gone in [true, false] {
         let mut world = new_one();
