@@ -116,7 +116,8 @@ those of this shell, or with --installed those of the service. Limits are this s
 Examples:
   Of the installed service:           sudo voice-media-bridge check-config --installed
   Before a start:                     voice-media-bridge check-config
-  Whether the key is taken (opens and closes a session; no audio, no answer is asked for):
+  Whether the key is taken (opens and closes a session; no audio, no answer is asked for;
+  asks Meta for each of WhatsApp's numbers with its token, which changes nothing):
                                       voice-media-bridge check-config --deep
   For a deployment, without network:  voice-media-bridge check-config --offline --strict --json
 Exit codes: 0 a bridge can start on this, 1 it cannot (or, with --strict, there is a warning).";

@@ -39,6 +39,12 @@ fn the_manual_page_has_every_command_and_variable() {
         assert!(page.contains(word), "no {word}");
     }
     assert!(!page.contains("bridge help\"") && !page.contains("bridge man\""));
+    // Whoever reads what --deep is for learns whom it asks.
+    let deep = page.split("Whether the key is taken").nth(1).and_then(|rest| rest.split("\\-\\-deep").next());
+    assert!(
+        deep.is_some_and(|words| words.contains("asks Meta for each of WhatsApp's numbers with its token")),
+        "{deep:?}"
+    );
 }
 
 /// The lines that set something.

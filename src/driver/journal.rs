@@ -1,7 +1,8 @@
 //! A small set of lines that outlives a crash: one file that is only appended to, and a thread that writes it.
 //!
 //! The file belongs to one process at a time, by a lock that the kernel lets go of with the process. What is in it is personal
-//! data, so it is its owner's alone, and no line of the log shows it. Nothing waits for a disk but this thread: what is lost
+//! data, so it is its owner's alone, no line of the log shows it, and what was removed does not stay for long: the file is
+//! emptied whenever nothing is alive, and written anew when most of it is spent. Nothing waits for a disk but this thread: what is lost
 //! with a disk that does not write is the safety, never a call. What the lines mean is not known here.
 
 mod lines;
@@ -28,8 +29,9 @@ use lines::{LINES_MAX, Read};
 /// Longest file that is read, in bytes; what is behind is lost. A file is written anew long before it is this long.
 const FILE_BYTES_MAX: u64 = 32 << 20;
 
-/// A file below this is never written anew, in bytes: some thousand calls.
-const REWRITE_BYTES_MIN: u64 = 256 << 10;
+/// A file below this is never written anew, in bytes. What calls have left stays that long where some call is always up: a
+/// call is some 200 bytes, so it is one file written anew in some 80 calls, which are 160 writes to the disk by themselves.
+const REWRITE_BYTES_MIN: u64 = 16 << 10;
 
 /// Above it, one is written anew when it is longer than what is alive this many times.
 const REWRITE_FACTOR: u64 = 4;
@@ -169,7 +171,14 @@ impl Journal {
         if text.is_empty() && !self.is_behind {
             return Ok(());
         }
-        let written = if self.is_behind { self.rewrite() } else { self.append(&text) };
+        let written = if self.is_behind {
+            // Neither what is in the file nor the file itself is to be trusted.
+            self.rewrite()
+        } else if self.alive.is_empty() {
+            self.empty()
+        } else {
+            self.append(&text)
+        };
         self.is_behind = written.is_err();
         written?;
         if self.file_bytes > REWRITE_BYTES_MIN {
@@ -186,6 +195,16 @@ impl Journal {
         (&*self.file).write_all(text.as_bytes())?;
         self.file.sync_data()?;
         self.file_bytes += text.len() as u64;
+        Ok(())
+    }
+
+    /// Leaves nothing in the file, which takes the place of removing the last line. One that keeps its bytes has lost nothing.
+    fn empty(&mut self) -> io::Result<()> {
+        if self.file_bytes > 0 {
+            self.file.set_len(0)?;
+            self.file.sync_all()?;
+            self.file_bytes = 0;
+        }
         Ok(())
     }
 
@@ -449,6 +468,21 @@ mod tests {
     }
 
     #[test]
+    fn a_line_that_lacks_its_end_alone_is_whole_and_so_is_the_next() {
+        let folder = Folder::new();
+        let (mut journal, _) = folder.open("calls");
+        journal.apply(&[put(1, "one")]).unwrap();
+        drop(journal);
+        let whole = fs::read(folder.file("calls")).unwrap();
+        fs::write(folder.file("calls"), whole.strip_suffix(b"\n").unwrap()).unwrap();
+        let (mut journal, left) = folder.open("calls");
+        assert_eq!(left, notes(&[(1, "one")]));
+        journal.apply(&[put(2, "behind it")]).unwrap();
+        drop(journal);
+        assert_eq!(folder.open("calls").1, notes(&[(1, "one"), (2, "behind it")]));
+    }
+
+    #[test]
     fn a_file_is_one_processs_also_while_it_is_written_anew() {
         let folder = Folder::new();
         let (mut journal, _) = folder.open("calls");
@@ -487,6 +521,23 @@ mod tests {
         assert!(journal.file_bytes > 400_000);
         drop(journal);
         assert_eq!(folder.open("calls").1.len(), 401);
+    }
+
+    #[test]
+    fn a_call_is_gone_from_the_file_some_eighty_calls_later_also_where_one_is_always_up() {
+        let folder = Folder::new();
+        let (mut journal, _) = folder.open("calls");
+        // As long as what is noted of a call.
+        let line = |key: u64| format!("{key:->130}");
+        journal.apply(&[put(0, &line(0)), put(1, &line(1)), Note::Remove(1)]).unwrap();
+        let is_there = || fs::read_to_string(folder.file("calls")).unwrap().contains(&line(1));
+        let calls = (2..1_000).take_while(|key| {
+            journal.apply(&[put(*key, &line(*key))]).unwrap();
+            journal.apply(&[Note::Remove(*key)]).unwrap();
+            is_there()
+        });
+        let calls = calls.count();
+        assert!((70..100).contains(&calls), "{calls}");
     }
 
     #[test]
@@ -544,6 +595,49 @@ mod tests {
         journal.apply(&[put(3, "three"), Note::Remove(1)]).unwrap();
         drop(journal);
         assert_eq!(folder.open("calls").1, notes(&[(2, "lost at first"), (3, "three")]));
+    }
+
+    #[test]
+    fn nothing_stays_in_the_file_when_nothing_is_alive() {
+        let folder = Folder::new();
+        let (mut journal, _) = folder.open("calls");
+        let bytes = || fs::metadata(folder.file("calls")).unwrap().len();
+        for round in 0..3 {
+            journal.apply(&[put(round, "one"), put(10 + round, "two")]).unwrap();
+            journal.apply(&[Note::Remove(round)]).unwrap();
+            assert!(bytes() > 0 && bytes() == journal.file_bytes, "one is alive");
+            journal.apply(&[Note::Remove(10 + round)]).unwrap();
+            assert_eq!((bytes(), journal.file_bytes), (0, 0), "round {round}");
+            // What came and went between two looks was never written.
+            journal.apply(&[put(20 + round, "three"), Note::Remove(20 + round)]).unwrap();
+            assert_eq!((bytes(), journal.file_bytes), (0, 0), "round {round}");
+        }
+        journal.apply(&[put(99, "the next")]).unwrap();
+        drop(journal);
+        assert_eq!(folder.open("calls").1, notes(&[(99, "the next")]));
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_emptied_keeps_what_it_has_and_is_emptied_with_the_next_write() {
+        let folder = Folder::new();
+        let (mut journal, _) = folder.open("calls");
+        // What is open for reading alone can be synced, and not be cut.
+        fs::write(folder.0.join("other"), "").unwrap();
+        let read_only = || Flock::lock(File::open(folder.0.join("other")).unwrap(), FlockArg::LockShared).unwrap();
+        journal.apply(&[put(1, "one")]).unwrap();
+        let whole = fs::read(folder.file("calls")).unwrap();
+        journal.file = read_only();
+        journal.apply(&[Note::Remove(1)]).unwrap_err();
+        assert_eq!(fs::read(folder.file("calls")).unwrap(), whole);
+        journal.apply(&[put(2, "two")]).unwrap();
+        drop(journal);
+        let (mut journal, left) = folder.open("calls");
+        assert_eq!(left, notes(&[(2, "two")]));
+        // The last write of all brings no notes.
+        journal.file = read_only();
+        journal.apply(&[Note::Remove(2)]).unwrap_err();
+        journal.apply(&[]).unwrap();
+        assert_eq!(fs::metadata(folder.file("calls")).unwrap().len(), 0);
     }
 
     #[test]

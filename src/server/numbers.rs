@@ -10,6 +10,10 @@ use crate::driver::files;
 use crate::whatsapp::numbers::{self, Entry};
 use crate::whatsapp::{CallPolicy, Number, Settings};
 
+/// Most different secrets of apps. Each webhook is hashed once with each, whoever sent it: up to 3 MiB, before anything else is
+/// known of it. The numbers of one business share an app as a rule, so that one secret is usual and some are enough.
+const APP_SECRETS_MAX: usize = 16;
+
 /// What logs and metrics call the only number.
 const ONLY_NAME: &str = "default";
 
@@ -107,10 +111,14 @@ impl Own {
     /// The numbers of a file. The error is a phrase that goes behind the file's name.
     fn several(&self, path: &Path, verify_token: Secret) -> Result<Settings, String> {
         let entries = entries(path).map_err(|problem| format!("which {problem}"))?;
-        let mut settings = Settings { numbers: Vec::new(), app_secrets: Vec::new(), verify_token };
+        let app_secrets = self.app_secret.iter().cloned().collect();
+        let mut settings = Settings { numbers: Vec::new(), app_secrets, verify_token };
         for entry in entries {
             let app_secret = self.secret_of(&entry, path, &APP_SECRET)?;
             if !settings.app_secrets.contains(&app_secret) {
+                if settings.app_secrets.len() == APP_SECRETS_MAX {
+                    return Err(too_many_apps(&entry.name));
+                }
                 settings.app_secrets.push(app_secret);
             }
             let access_token = self.secret_of(&entry, path, &ACCESS_TOKEN)?;
@@ -135,6 +143,16 @@ impl Own {
             }
         }
     }
+}
+
+/// The error is a phrase that goes behind the file's name.
+fn too_many_apps(name: &str) -> String {
+    format!(
+        "where the number {name} has one app secret too many: {APP_SECRETS_MAX} different ones are the most, that of {} \
+         included, since each webhook is tried with all of them. Numbers of one app have the same secret; move those of other \
+         apps to a bridge of their own",
+        WhatsApp::APP_SECRET
+    )
 }
 
 /// One of the two secrets that a number may have of its own.
@@ -245,6 +263,13 @@ calls = "reject"
 
     const OWN: [&str; 2] = ["--whatsapp-access-token=own-token", "--whatsapp-app-secret=own-secret"];
 
+    /// A file of as many numbers, each of which names a file for the secret of its app.
+    fn with_secrets(numbers: usize) -> String {
+        let number =
+            |n| format!("[[number]]\nphone_number_id = \"{n}\"\nname = \"n{n}\"\napp_secret_file = \"{n}.secret\"\n");
+        (0..numbers).map(number).collect()
+    }
+
     #[test]
     fn one_number_needs_no_file() {
         let words = ["--whatsapp-phone-number-id=106540352242922", "--whatsapp-verify-token=verify"];
@@ -267,9 +292,42 @@ calls = "reject"
         let tokens: Vec<_> = settings.numbers.iter().map(|number| number.access_token.expose()).collect();
         assert_eq!(tokens, ["its-token", "own-token"]);
         let secrets: Vec<_> = settings.app_secrets.iter().map(Secret::expose).collect();
-        assert_eq!(secrets, ["its-secret", "own-secret"]);
+        assert_eq!(secrets, ["own-secret", "its-secret"]);
         assert_eq!((settings.numbers[0].name.as_str(), settings.numbers[1].calls), ("sales", CallPolicy::Reject));
         assert!(settings.numbers[0].config.contains("Be short.") && settings.numbers[1].config.contains("marin"));
+    }
+
+    #[test]
+    fn the_secret_of_the_process_counts_also_where_every_number_has_another() {
+        let file = with_secrets(1);
+        let folder = Folder::new(&[("numbers.toml", &file), ("0.secret", "its-secret")]);
+        let secrets = |words: &[&str]| load(&folder.config(words)).unwrap().unwrap().app_secrets;
+        assert_eq!(secrets(&OWN), [Secret::new("own-secret"), Secret::new("its-secret")]);
+        assert_eq!(secrets(&OWN[..1]), [Secret::new("its-secret")]);
+        folder.write("0.secret", "own-secret");
+        assert_eq!(secrets(&OWN), [Secret::new("own-secret")], "the same one");
+    }
+
+    #[test]
+    fn there_are_as_many_apps_as_a_webhook_may_be_tried_with_and_numbers_may_share_them() {
+        let folder = Folder::new(&[("numbers.toml", &with_secrets(40))]);
+        let write = |apps: usize| {
+            for n in 0..40 {
+                folder.write(&format!("{n}.secret"), &format!("canary-{}", n % apps));
+            }
+        };
+        let load = |words: &[&str]| load(&folder.config(words));
+        write(APP_SECRETS_MAX);
+        let settings = load(&OWN[..1]).unwrap().unwrap();
+        assert_eq!((settings.numbers.len(), settings.app_secrets.len()), (40, APP_SECRETS_MAX));
+        // That of the process is one more.
+        for (apps, words, last) in [(APP_SECRETS_MAX, &OWN[..], "n15"), (APP_SECRETS_MAX + 1, &OWN[..1], "n16")] {
+            write(apps);
+            let error = load(words).expect_err("one too many was taken");
+            let said = ["BRIDGE_WHATSAPP_NUMBERS", "numbers.toml", last, "16", "WHATSAPP_APP_SECRET", "of their own"];
+            assert!(said.iter().all(|word| error.contains(word)), "{error}");
+            assert!(!error.contains("canary"), "{error}");
+        }
     }
 
     #[test]

@@ -297,7 +297,8 @@ pub(super) static ROWS: &[Row] = &[
         Documented,
         "access_token_invalid",
         No,
-        "The access token is expired or not valid: make a new one of a system user, put it in its file and send SIGHUP.",
+        "The access token is expired or not valid: put a system user's in its place, then voice-media-bridge-upgrade, or \
+         SIGHUP if a setting names its file.",
     ),
     row(
         10,
@@ -515,6 +516,15 @@ mod tests {
         ] {
             assert_eq!(of_code(100, subcode).unwrap().meaning.label, label);
         }
+    }
+
+    #[test]
+    fn a_new_access_token_is_brought_in_by_a_start_where_sighup_does_not_read_it() {
+        // A credential of systemd, or a variable, is what it was until the next start.
+        let Meaning { advice, .. } = of_code(190, None).unwrap().meaning;
+        let start = advice.find("then voice-media-bridge-upgrade").expect("a start");
+        let reload = advice.find("or SIGHUP if a setting names its file").expect("SIGHUP, with its condition");
+        assert!(start < reload, "{advice}");
     }
 
     #[test]

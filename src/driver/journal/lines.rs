@@ -22,12 +22,14 @@ pub(super) struct Read {
     pub(super) damaged: usize,
     /// Lines beyond [`LINES_MAX`].
     pub(super) beyond: usize,
+    /// The last line has no end: what is appended would become a part of it.
+    pub(super) is_unended: bool,
 }
 
 impl Read {
-    /// Whether the file holds nothing but what is alive.
+    /// Whether the file holds nothing but what is alive, and can be appended to.
     pub(super) fn is_clean(&self) -> bool {
-        self.spent + self.damaged + self.beyond == 0
+        self.spent + self.damaged + self.beyond == 0 && !self.is_unended
     }
 }
 
@@ -59,7 +61,8 @@ fn checksum(content: &str) -> String {
 
 /// Reads a file. Any bytes are taken.
 pub(super) fn read(bytes: &[u8]) -> Read {
-    let mut read = Read::default();
+    let is_unended = bytes.last().is_some_and(|byte| *byte != b'\n');
+    let mut read = Read { is_unended, ..Read::default() };
     for line in bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
         match parse(line) {
             Some(Line::Put(key, text)) => {
@@ -123,8 +126,9 @@ mod tests {
             let read = read(file.as_bytes());
             assert_eq!((alive(&read), read.damaged), (vec![(1, "one")], 1), "{kept} bytes kept");
         }
-        // Only its end is missing: then it is whole.
-        assert_eq!(alive(&read([first, last.trim_end().to_owned()].concat().as_bytes())), [(1, "one"), (2, "two")]);
+        // Only its end is missing: then it is whole, and nothing may be appended to it.
+        let read = read([first, last.trim_end().to_owned()].concat().as_bytes());
+        assert_eq!((alive(&read), read.damaged, read.is_clean()), (vec![(1, "one"), (2, "two")], 0, false));
     }
 
     #[test]
