@@ -237,7 +237,9 @@ impl Control {
             );
             self.stats.meta.orphans += begun.len() as u64;
         }
-        begun.into_iter().for_each(|key| self.follow(now, key));
+        for key in begun {
+            self.follow(now, key);
+        }
     }
 
     /// Acts on a call event of a number that is served, which has not come before.
@@ -246,7 +248,7 @@ impl Control {
             CallEventKind::Connect { offer } => {
                 self.connect(now, event.call, event.phone_number_id, event.timestamp_sec, offer.0);
             }
-            CallEventKind::Terminate(termination) => self.terminate(now, &event.call, termination),
+            CallEventKind::Terminate(termination) => self.terminate(now, &event.call, &termination),
         }
     }
 
@@ -319,16 +321,16 @@ impl Control {
         self.follow(now, key);
     }
 
-    fn terminate(&mut self, now: Instant, id: &CallId, termination: Termination) {
+    fn terminate(&mut self, now: Instant, id: &CallId, termination: &Termination) {
         let key = self.meta.as_ref().and_then(|meta| meta.by_call.get(id).copied());
         if let Some(line) = key.and_then(|key| self.line_mut(key)) {
             let (key, log_id) = (line.record.key(), line.log_id);
-            let failed = line.record.ended_by_meta(&termination);
+            let failed = line.record.ended_by_meta(termination);
             line.signalling.terminated(now, failed);
             let error = termination.errors.first();
             tracing::info!(
                 call = %log_id,
-                status = termination.status,
+                status = termination.status.as_deref(),
                 duration_sec = termination.duration_sec,
                 code = error.map(|error| error.code),
                 error = error.map(|error| error.text.as_str()),
@@ -343,7 +345,7 @@ impl Control {
             return self.count_event("terminate", "unknown");
         };
         if let Some(record) = &mut call.meta {
-            record.ended_by_meta(&termination);
+            record.ended_by_meta(termination);
         }
         if call.holds_its_id() {
             call.closing = true;
@@ -411,17 +413,20 @@ impl Control {
         let (before, after) = (line.timer, line.signalling.poll_timeout());
         line.timer = after;
         if before != after {
-            before.into_iter().for_each(|at| self.timers.disarm(at, Timer::Meta(key)));
-            after.into_iter().for_each(|at| self.timers.arm(at, Timer::Meta(key)));
+            if let Some(at) = before {
+                self.timers.disarm(at, Timer::Meta(key));
+            }
+            if let Some(at) = after {
+                self.timers.arm(at, Timer::Meta(key));
+            }
         }
     }
 
     /// Tells the worker of a line's call something, while there is one.
     fn tell_line(&mut self, key: u64, message: fn(CallNumber) -> ToWorker) {
-        let number = self.line_mut(key).and_then(|line| line.call);
-        if let Some(call) = number.and_then(|number| self.calls.by_number(number)) {
-            let worker = call.worker;
-            number.into_iter().for_each(|number| self.tell(worker, message(number)));
+        let Some(number) = self.line_mut(key).and_then(|line| line.call) else { return };
+        if let Some(call) = self.calls.by_number(number) {
+            self.tell(call.worker, message(number));
         }
     }
 
@@ -449,7 +454,9 @@ impl Control {
         let Some(meta) = &mut self.meta else { return };
         let Some(line) = meta.lines.remove(&key) else { return };
         meta.by_call.remove(&line.id);
-        line.timer.into_iter().for_each(|at| self.timers.disarm(at, Timer::Meta(key)));
+        if let Some(at) = line.timer {
+            self.timers.disarm(at, Timer::Meta(key));
+        }
         self.outputs.push_back(Output::Message { to: Node::Journal, message: Message::Note(Note::Remove(key)) });
         if line.signalling.gave_up() {
             tracing::error!(call = %line.log_id, "Meta could not be told that the call is over: it is left to Meta's timers");

@@ -94,7 +94,8 @@ impl Control {
         let (events, strangers): (Events, Events) =
             delivery.events.into_iter().enumerate().partition(|(_, event)| is_ours(event));
         if by_other {
-            return self.delivered_by_other(now, ticket, events);
+            self.delivered_by_other(now, ticket, events);
+            return Ok(());
         }
         let is_forwarded = delivery.has_others || !strangers.is_empty();
         if !strangers.is_empty() {
@@ -213,7 +214,7 @@ impl Control {
         let has_other = matches!(self.handover.other, Other::Old | Other::New);
         let (unknown, known): (Events, Events) =
             events.into_iter().partition(|(_, event)| has_other && !self.is_call_here(event));
-        known.into_iter().for_each(|(_, event)| self.call_event(now, event));
+        self.act(now, known);
         if unknown.is_empty() {
             return;
         }
@@ -227,7 +228,9 @@ impl Control {
     }
 
     fn act(&mut self, now: Instant, events: Events) {
-        events.into_iter().for_each(|(_, event)| self.call_event(now, event));
+        for (_, event) in events {
+            self.call_event(now, event);
+        }
     }
 
     /// The other instance has said which events it has acted on; the rest is ours. One that does not answer is taken to have
@@ -257,14 +260,13 @@ impl Control {
     }
 
     /// What the other instance shows: events of its delivery that may be of calls here.
-    fn delivered_by_other(&mut self, now: Instant, ticket: Ticket, events: Events) -> Result<(), Refusal> {
+    fn delivered_by_other(&mut self, now: Instant, ticket: Ticket, events: Events) {
         let takes_all = !self.is_leaving() && self.handover.other != Other::Unasked;
         let mine: Events = events.into_iter().filter(|(_, event)| takes_all || self.is_call_here(event)).collect();
         let done: Vec<usize> = mine.iter().map(|(index, _)| *index).collect();
         let news = self.news(now, mine);
         self.answer(now, ticket, json_response(200, json::done(&done)));
         self.act(now, news);
-        Ok(())
     }
 
     /// Whether the call of an event is known here.

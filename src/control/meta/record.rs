@@ -30,6 +30,7 @@ pub(in crate::control) struct MetaRecord {
 /// Microseconds from the webhook on.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
+#[expect(clippy::struct_field_names, reason = "units are part of the names in the API")]
 struct TimingsView {
     #[serde(skip_serializing_if = "Option::is_none")]
     pre_accept_sent_us: Option<u64>,

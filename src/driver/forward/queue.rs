@@ -159,7 +159,9 @@ impl Queue {
         } else {
             self.of_all.iter().copied().filter(|other| *other > number).collect()
         };
-        freed.into_iter().for_each(|other| self.one_less(other));
+        for other in freed {
+            self.one_less(other);
+        }
         if is_of_all(&gone.parcel) {
             return;
         }
