@@ -218,6 +218,22 @@ fn what_cannot_work_is_said_in_a_sentence() {
 }
 
 #[test]
+fn a_reader_that_has_seen_enough_ends_nothing() {
+    let graph = free_address().to_string();
+    let server = bridge("pipe", &graph, "24260-24269");
+    let webhook = format!("http://{}/webhooks/whatsapp", server.address());
+    for json in [&[][..], &["--json", "-"]] {
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        drop(reader);
+        let mut command = Command::new(env!("CARGO_BIN_EXE_voice-media-bridge"));
+        command.env_clear().envs(ACCOUNT).args(["simulate-whatsapp", "--webhook", &webhook, "--listen", &graph]);
+        command.args(["--scenario", "verification", "--verbose"]).args(json);
+        let status = command.stdout(writer.try_clone().expect("a descriptor")).stderr(writer).status();
+        assert_eq!(status.expect("it was started").code(), Some(0), "{json:?}");
+    }
+}
+
+#[test]
 fn the_demo_shows_a_call_and_its_record() {
     let heard = format!("{}/demo.wav", env!("CARGO_TARGET_TMPDIR"));
     let mut command = Command::new(env!("CARGO_BIN_EXE_voice-media-bridge"));
