@@ -30,6 +30,13 @@ pub struct Scenario {
     pub expect: &'static [Expect],
 }
 
+impl Scenario {
+    /// Whether a call of it can come up, and then needs a relay.
+    pub fn has_media(&self) -> bool {
+        self.calls != Calls::Some(0) && !self.webhooks.is_over
+    }
+}
+
 /// How many call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Calls {
