@@ -30,7 +30,7 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use crate::http::Request as HttpRequest;
+use crate::http::{Method, Request as HttpRequest};
 use crate::io::{Datagram, Deadline, Input, Machine, Output, SocketKey, StreamKey};
 use crate::load::requests::Requests;
 use crate::relay::record::Detail;
@@ -327,6 +327,10 @@ impl Simulator {
         }
         let asked = graph::read(request, &self.config.account);
         let place = graph::call_of(request).and_then(|id| self.by_id.get(&id).copied());
+        // Whether the number is there may be asked at any time.
+        if request.head.method == Method::Post {
+            self.count_post(place);
+        }
         let mut delay = Duration::ZERO;
         if let Some(place) = place {
             self.note_request(now, place, &asked);

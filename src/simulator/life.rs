@@ -32,6 +32,12 @@ impl Simulator {
         self.runs.get_mut(&run)?.calls.get_mut(number)
     }
 
+    /// Something is to be done, whatever it is: of this call, or of none, which may be any scenario's doing.
+    pub(super) fn count_post(&mut self, place: Option<Place>) {
+        let concerned = self.runs.iter_mut().filter(|(number, _)| place.is_none_or(|(of, _)| of == **number));
+        concerned.for_each(|(_, run)| run.posts += 1);
+    }
+
     /// A request about a call came; nothing is made of it yet.
     pub(super) fn note_request(&mut self, now: Instant, place: Place, asked: &Result<Asked, Refusal>) {
         let Ok(Asked::Call(ask)) = asked else {

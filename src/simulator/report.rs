@@ -18,7 +18,7 @@ const SCENARIOS_MAX: usize = 1_024;
 #[derive(Clone, Debug, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Report {
-    /// Everything that was asked for ran, and held.
+    /// Everything that was asked for ran, and held, and nothing was asked of the Graph API that belongs to no call.
     pub passed: bool,
     /// Whether a signal ended it early.
     pub interrupted: bool,
@@ -223,7 +223,7 @@ impl Report {
     }
 
     pub(super) fn concluded(mut self, asked: usize) -> Self {
-        self.passed = self.error.is_none() && !self.interrupted && self.held == asked;
+        self.passed = self.error.is_none() && !self.interrupted && self.held == asked && self.strays.is_empty();
         self
     }
 
@@ -237,6 +237,9 @@ impl Report {
         match &self.error {
             Some(error) => format!("it could not run: {error}"),
             None if self.interrupted => format!("interrupted; {} of {} held", self.held, self.ran),
+            None if !self.strays.is_empty() => {
+                format!("{} of {} held, but something was asked that belongs to no call", self.held, self.ran)
+            }
             None => format!("{} of {} held", self.held, self.ran),
         }
     }

@@ -42,6 +42,8 @@ pub(super) struct Run {
     /// Calls that it will have.
     size: usize,
     delivered: Vec<Delivered>,
+    /// Requests to do something, those included that were refused or belong to no call.
+    pub(super) posts: u64,
     /// Webhooks that were not sent, or not answered yet.
     pub(super) undelivered: usize,
     /// When it is judged.
@@ -151,6 +153,7 @@ impl Simulator {
             calls: Vec::new(),
             size,
             delivered: Vec::new(),
+            posts: 0,
             undelivered: 0,
             judged_at: None,
             notes: Vec::new(),
@@ -428,7 +431,7 @@ impl Simulator {
                 (self.sink)(SimulatorEvent::Recording(name, samples));
             }
         }
-        let view = View { calls: &run.calls, delivered: &run.delivered };
+        let view = View { calls: &run.calls, delivered: &run.delivered, posts: run.posts };
         let checks = run.scenario.expect.iter().map(|expect| expect::judge(*expect, &view)).collect();
         run.gather_notes();
         let took = now.saturating_duration_since(run.begun);

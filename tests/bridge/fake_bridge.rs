@@ -76,6 +76,10 @@ pub(crate) enum Fault {
     DeafToTerminate,
     /// Lets a call be that cannot be.
     LetsRing,
+    /// Takes what is no call for one.
+    AnswersMessages,
+    /// Takes calls that are over, and asks for them in words that cannot be read.
+    Unreadable,
     /// Ends each call five seconds after it was accepted.
     Impatient,
 }
@@ -350,6 +354,9 @@ impl World {
             .flatten()
             .flat_map(|entry| entry["changes"].as_array().expect("a list of changes"))
         {
+            if change["field"] == "messages" && self.fault == Fault::AnswersMessages {
+                self.later(LATENCY, Coming::Ask("wacid.of-a-message".to_owned(), "pre_accept"));
+            }
             for call in change["value"]["calls"].as_array().into_iter().flatten() {
                 self.take_event(call);
             }
@@ -365,7 +372,7 @@ impl World {
             if self.fault == Fault::Terminates && !self.over.contains(&id) {
                 self.later(LATENCY, Coming::Ask(id.clone(), "terminate"));
             }
-            if self.fault != Fault::NoClock {
+            if !matches!(self.fault, Fault::NoClock | Fault::Unreadable) {
                 self.over.insert(id.clone());
             }
             if self.fault != Fault::DeafToTerminate
@@ -378,7 +385,7 @@ impl World {
         }
         let sent: u64 = event["timestamp"].as_str().and_then(|text| text.parse().ok()).expect("a time");
         let is_past = self.over.contains(&id) || sent + 120 < unix_sec();
-        if is_past && self.fault != Fault::NoClock {
+        if is_past && !matches!(self.fault, Fault::NoClock | Fault::Unreadable) {
             return;
         }
         if self.calls.contains_key(&id) {
@@ -414,15 +421,18 @@ impl World {
 
     /// Asks the Graph API, on a connection of its own.
     fn ask(&mut self, id: &str, action: &'static str) {
-        let Some(call) = self.calls.get_mut(id) else { return };
-        if call.is_over && action != "terminate" {
+        let call = self.calls.get(id);
+        if call.is_some_and(|call| call.is_over) && action != "terminate" {
             return;
         }
-        let mut answer = call.answer.clone();
+        let mut answer = call.map_or_else(String::new, |call| call.answer.clone());
         if action == "accept" && self.fault == Fault::OtherAnswer {
             answer = answer.replace("s=-", "s=another");
         }
         let mut body = json!({ "messaging_product": "whatsapp", "call_id": id, "action": action });
+        if self.fault == Fault::Unreadable {
+            body["messaging_product"] = json!("whatever");
+        }
         if action.ends_with("accept") {
             body["session"] = json!({ "sdp_type": "answer", "sdp": answer });
         }
