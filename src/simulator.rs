@@ -9,6 +9,7 @@
 //! Meta's behaviour is only inferred from, it says so ([`Certainty`]).
 
 mod call;
+mod echo;
 mod expect;
 pub mod flags;
 mod graph;
@@ -134,6 +135,8 @@ pub struct SimulatorConfig {
     pub burst: usize,
     /// How long callers talk, where a scenario leaves that open; `None`: as long as the scenario says.
     pub talk: Option<Duration>,
+    /// Whether the agent is known to say a caller's words back, as the built-in one does: then that is checked as well.
+    pub says_back: bool,
     /// Whether what callers hear is kept.
     pub record: bool,
     /// What callers say: 24 kHz mono.

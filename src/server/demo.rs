@@ -76,6 +76,7 @@ pub fn run(flags: &DemoFlags, tell: impl Fn(&str) + Clone + 'static) -> Result<O
         at_once: 1,
         burst: 1,
         talk: Some(Duration::from_secs_f64(flags.seconds)),
+        says_back: true,
         record: flags.record.is_some(),
         speech: simulate::speech(None)?,
         seed: simulate::seed(),

@@ -129,6 +129,8 @@ pub(super) struct Call {
     pub(super) failure: Option<u32>,
     pub(super) notes: Vec<String>,
     pub(super) ear: Ear,
+    /// How like what the caller said something is that was heard afterwards, once the call is over.
+    pub(super) said_back: Option<f64>,
     /// What the relay saw of it, once it is over.
     pub(super) record: Option<Record>,
     /// The longest time without an RTP packet between the first and the end.
@@ -156,6 +158,7 @@ impl Call {
             failure: None,
             notes: Vec::new(),
             ear,
+            said_back: None,
             record: None,
             gap: Duration::ZERO,
             answer: None,

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 use super::call::{Call, Ender};
+use super::echo::LIKENESS_MIN;
 use super::scenario::Expect;
 
 /// A webhook must be answered this soon. Meta's own patience is longer; what waits for so long does its work first.
@@ -80,7 +81,8 @@ pub(super) fn judge(expect: Expect, view: &View<'_>) -> Check {
         Expect::Accepted => check("accept comes, with the same answer", calls(accepted)),
         Expect::SilentBeforeAccept => check("no audio is sent before accept is done", calls(silent)),
         Expect::Heard => check("the caller hears a voice", calls(heard)),
-        Expect::HeardBack => check("the caller hears a voice after having spoken", calls(heard_back)),
+        Expect::HeardBack => check("a voice begins after the caller has spoken", calls(heard_back)),
+        Expect::SaidBack => check("the agent says back what the caller said", calls(said_back)),
         Expect::KeptSending(seconds) => {
             let most = Duration::from_secs(seconds);
             let kept = |call: &Call| match (call.times.audio, call.gap) {
@@ -210,6 +212,15 @@ fn heard_back(call: &Call) -> Seen {
         (Some(spoke), Some(back)) => Ok(Fact::Time(back.saturating_duration_since(spoke))),
         (Some(_), None) => Err("none was heard".to_owned()),
         (None, _) => Err("the caller never came to speak".to_owned()),
+    }
+}
+
+fn said_back(call: &Call) -> Seen {
+    let percent = |likeness: f64| (100.0 * likeness).round() as u64;
+    match call.said_back {
+        Some(likeness) if likeness >= LIKENESS_MIN => Ok(Fact::Number(percent(likeness), "% alike")),
+        Some(likeness) => Err(format!("{} % alike: something else", percent(likeness))),
+        None => Err("the caller never came to speak".to_owned()),
     }
 }
 

@@ -206,6 +206,7 @@ impl SimulateFlags {
             at_once: self.at_once,
             burst: self.calls,
             talk: self.seconds.map(Duration::from_secs_f64),
+            says_back: false,
             record: self.record.is_some(),
             speech,
             seed: self.seed.unwrap_or(seed),

@@ -208,6 +208,10 @@ impl Simulator {
             Act::Say => {
                 call.times.spoke = Some(now);
                 call.times.heard_back = None;
+                let loudness = self.words.loudness();
+                if let Some(call) = self.call(place) {
+                    call.ear.listen_for(loudness);
+                }
                 let (script, seconds) = (self.words.say(), self.words.length().as_secs_f64());
                 self.relay().play(now, key, script);
                 self.tell(now, place, "caller", format!("speaks for {seconds:.1} s"));

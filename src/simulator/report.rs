@@ -85,6 +85,8 @@ pub struct CallReport {
     pub connecting_ms: Option<f64>,
     /// It was over.
     pub ended_ms: Option<f64>,
+    /// How like the caller's words something is that the caller heard afterwards, by its loudness: 0 to 1.
+    pub said_back: Option<f64>,
     /// Who ended it: `user`, `bridge`, `client` (Meta's, for want of an answer or of media) or `simulator`.
     pub ended_by: Option<&'static str>,
     /// Meta's code, where its client ended it.
@@ -120,6 +122,7 @@ impl CallReport {
             own_ms: own(call).map(|parts| parts.map(ms)),
             connecting_ms: between(times.applied, times.connected).map(ms),
             ended_ms: told(times.ended),
+            said_back: call.said_back.map(|likeness| (100.0 * likeness).round() / 100.0),
             ended_by: call.ender.map(|ender| match ender {
                 Ender::User => "user",
                 Ender::Bridge => "bridge",

@@ -10,7 +10,7 @@ use super::call::{Call, Ender, Phase};
 use super::expect::{self, Delivered, View, shown};
 use super::phone::Ear;
 use super::report::ScenarioReport;
-use super::scenario::{Calls, Scenario, Signature};
+use super::scenario::{Calls, Expect, Scenario, Signature};
 use super::signature;
 use super::webhooks::{self, CallText, Ending, Shape};
 use super::{Due, Place, Simulator, SimulatorEvent, Target};
@@ -426,13 +426,18 @@ impl Simulator {
             self.by_id.remove(&call.id);
             self.by_key.remove(&call.key);
             call.record = self.relay.as_mut().and_then(|relay| relay.remove(call.key));
+            call.said_back = call.ear.likeness();
             if let Some(samples) = call.ear.take_recording() {
                 let name = format!("{}-{}", run.scenario.name, call.number + 1);
                 (self.sink)(SimulatorEvent::Recording(name, samples));
             }
         }
         let view = View { calls: &run.calls, delivered: &run.delivered, posts: run.posts };
-        let checks = run.scenario.expect.iter().map(|expect| expect::judge(*expect, &view)).collect();
+        let own = run.scenario.expect.iter().flat_map(|expect| {
+            let said_back = self.config.says_back && *expect == Expect::HeardBack;
+            [Some(*expect), said_back.then_some(Expect::SaidBack)]
+        });
+        let checks = own.flatten().map(|expect| expect::judge(expect, &view)).collect();
         run.gather_notes();
         let took = now.saturating_duration_since(run.begun);
         let report = ScenarioReport::new(run.scenario, took, checks, &run.calls, run.notes);

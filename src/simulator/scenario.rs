@@ -205,8 +205,10 @@ pub enum Expect {
     SilentBeforeAccept,
     /// The caller hears a voice.
     Heard,
-    /// The caller hears a voice after having spoken.
+    /// A voice begins after the caller has spoken. Whose and why, nobody can tell of a strange agent.
     HeardBack,
+    /// What the caller said is heard again, from an agent that is known to say it back.
+    SaidBack,
     /// Media comes without a gap of more than so many seconds.
     KeptSending(u64),
     /// One SSRC, from begin to end.

@@ -34,6 +34,12 @@ const ASK_AGAIN: Duration = Duration::from_secs(1);
 /// How long a call may be without media before it is given up.
 const MEDIA_WAIT: Duration = Duration::from_secs(15);
 
+/// Quiet after which it says back what it has heard.
+const PAUSE: Duration = Duration::from_millis(600);
+
+/// Longest packet that is only the sign of somebody who is silent.
+const SIGN_BYTES_MAX: usize = 2;
+
 const SECRET: &str = "an-app-secret";
 
 /// What it does wrong.
@@ -76,6 +82,8 @@ pub(crate) enum Fault {
     DeafToTerminate,
     /// Lets a call be that cannot be.
     LetsRing,
+    /// Hears nothing: speaks whatever the caller says.
+    Deaf,
     /// Takes what is no call for one.
     AnswersMessages,
     /// Takes calls that are over, and asks for them in words that cannot be read.
@@ -97,6 +105,7 @@ struct Call {
     give_up_at: Instant,
     is_over: bool,
     spoken_until: Option<Instant>,
+    has_answered: bool,
 }
 
 /// Something under way or to be done.
@@ -125,6 +134,8 @@ pub(crate) struct World {
     over: HashSet<String>,
     crypto: Crypto,
     voice: Vec<Arc<[u8]>>,
+    /// Whether it says back what it hears.
+    says_back: bool,
     webhooks: u32,
     packets: u64,
     /// When the simulator is told to stop.
@@ -135,6 +146,12 @@ pub(crate) struct World {
     deadline: Option<Instant>,
 }
 
+/// What a caller says: 3 s of a tone whose loudness no other has.
+fn words() -> Vec<i16> {
+    let loudness = |tenth: usize| f64::from(((tenth * 7_919 + 13) % 97) as u32) / 97.0;
+    (0..72_000).map(|n| (12_000.0 * loudness(n / 2_400) * (n as f64 * 0.1).sin()) as i16).collect()
+}
+
 fn unix_sec() -> u64 {
     1_790_000_000
 }
@@ -142,6 +159,15 @@ fn unix_sec() -> u64 {
 impl World {
     /// A simulator that runs these scenarios against a bridge with this fault.
     pub(crate) fn new(names: &[&str], fault: Fault) -> Self {
+        Self::made(names, fault, false)
+    }
+
+    /// The same with an agent that is known to say a caller's words back, and a caller who says some.
+    pub(crate) fn saying_back(names: &[&str], fault: Fault) -> Self {
+        Self::made(names, fault, true)
+    }
+
+    fn made(names: &[&str], fault: Fault, says_back: bool) -> Self {
         let relay: SocketAddr = "127.0.0.1:3480".parse().expect("an address");
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
         let config = SimulatorConfig {
@@ -163,8 +189,9 @@ impl World {
             at_once: 1,
             burst: 6,
             talk: None,
+            says_back,
             record: true,
-            speech: vec![0; 24_000],
+            speech: if says_back { words() } else { vec![0; 24_000] },
             seed: 7,
             unix_sec,
         };
@@ -175,7 +202,9 @@ impl World {
         };
         let now = Instant::now();
         // A voice of 2 s, and a pause that a phone hears as its end.
-        let voice = [speech(Duration::from_secs(2), 150.0), silence(Duration::from_secs(2))].concat();
+        let hears = says_back && fault != Fault::Deaf;
+        let pause = Duration::from_secs(if hears { 60 } else { 2 });
+        let voice = [speech(Duration::from_secs(2), 150.0), silence(pause)].concat();
         let mut world = Self {
             now,
             start: now,
@@ -191,6 +220,7 @@ impl World {
             over: HashSet::new(),
             crypto: Crypto::new(),
             voice,
+            says_back: hears,
             webhooks: 0,
             packets: 0,
             stop_after: None,
@@ -414,6 +444,7 @@ impl World {
             give_up_at: self.now + MEDIA_WAIT,
             is_over: false,
             spoken_until: None,
+            has_answered: false,
         };
         self.calls.insert(id.clone(), call);
         self.later(LATENCY, Coming::Ask(id, "pre_accept"));
@@ -504,6 +535,15 @@ impl World {
                 call.has_spoken = true;
                 call.client.speak(now, self.voice.clone());
                 call.spoken_until = Some(now + Duration::from_millis(500)).filter(|_| is_brief);
+            }
+            let heard = call.client.received.iter().filter(|packet| packet.payload.len() > SIGN_BYTES_MAX);
+            if self.says_back
+                && !call.has_answered
+                && heard.clone().last().is_some_and(|last| last.timestamp + PAUSE <= now)
+            {
+                call.has_answered = true;
+                let words = heard.map(|packet| packet.payload.clone()).collect();
+                call.client.speak(now, [words, silence(Duration::from_secs(60))].concat());
             }
             if call.spoken_until.is_some_and(|at| at <= now) {
                 call.spoken_until = None;

@@ -57,7 +57,7 @@ fn each_fault_is_found_by_its_check() {
         ("happy", Fault::SlowAnswer(2 * second), "answered 200 within 1 s: 200 only after"),
         ("happy", Fault::Early, "no audio is sent before accept is done"),
         ("happy", Fault::Mute, "hears a voice: none was heard"),
-        ("happy", Fault::FallsSilent, "hears a voice after having spoken: none was heard"),
+        ("happy", Fault::FallsSilent, "a voice begins after the caller has spoken: none was heard"),
         ("happy", Fault::ChangesSsrc, "audio is one stream: one SSRC: 2 SSRCs came"),
         ("happy", Fault::Loses, "no packet is lost on the way"),
         ("happy", Fault::Stumbles, "each webhook is answered 200 within 1 s: it was answered 500"),
@@ -101,6 +101,20 @@ fn what_is_asked_of_a_call_that_is_over_is_refused_and_nobody_waits_for_it() {
     let refusal = "400 code 100: The call has ended: nothing can be done with it any more.";
     assert!(told.iter().any(|told| told.text == refusal), "{told:#?}");
     assert!(report.scenarios[0].seconds < 10.0 && report.scenarios[0].calls[0].ended_by.is_none(), "{report:?}");
+}
+
+#[test]
+fn a_voice_that_is_no_answer_is_found_where_the_agent_is_known_to_say_words_back() {
+    let checks = |fault| {
+        let (mut report, ..) = World::saying_back(&["happy"], fault).run();
+        report.scenarios.remove(0).checks
+    };
+    let missed = |fault| checks(fault).into_iter().filter(|check| !check.held).collect::<Vec<_>>();
+    assert_eq!(missed(Fault::None), []);
+    let [deaf] = &missed(Fault::Deaf)[..] else { panic!("one check: {:?}", missed(Fault::Deaf)) };
+    assert!(deaf.text.contains("says back") && deaf.seen.contains("something else"), "{deaf:?}");
+    let back = checks(Fault::None).into_iter().find(|check| check.text.contains("says back")).expect("it is judged");
+    assert!(back.seen.ends_with("% alike"), "{back:?}");
 }
 
 #[test]
