@@ -39,6 +39,7 @@ use crate::relay::rng::Rng;
 use crate::relay::{CallKey, Relay};
 use crate::tls::Tls;
 
+pub use expect::Check;
 use graph::{Asked, Refusal};
 use phone::Words;
 use report::{Report, ScenarioReport};

@@ -12,6 +12,9 @@ use super::phone::Ear;
 use super::scenario::Graph;
 use super::sdp::{self, Offered};
 
+/// A greeting, or words and the pause after them, take less than this: from then on an answer is missed.
+const ANSWER_TIME: Duration = Duration::from_secs(12);
+
 /// Notes kept of one call.
 const NOTES_MAX: usize = 8;
 
@@ -179,6 +182,14 @@ impl Call {
         if let Some(last) = self.times.last_media {
             self.gap = self.gap.max(now.saturating_duration_since(last));
         }
+    }
+
+    /// Whether the user hung up so early that there was no time for an answer to what the caller said, or would have.
+    pub(super) fn is_cut(&self) -> bool {
+        let (Some(Ender::User), Some(up), Some(ended)) = (self.ender, self.times.accepted, self.times.ended) else {
+            return false;
+        };
+        self.times.heard_back.is_none() && ended.saturating_duration_since(self.times.spoke.unwrap_or(up)) < ANSWER_TIME
     }
 
     /// The answer, once one was granted.

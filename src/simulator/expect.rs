@@ -30,6 +30,14 @@ pub struct Check {
     pub seen: String,
 }
 
+impl std::fmt::Display for Check {
+    /// A line of a table.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mark = if self.held { "ok" } else { "NOT" };
+        write!(f, "  {mark:>5}  {:<56}  {}", self.text, self.seen)
+    }
+}
+
 /// A webhook that was sent, and what came of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Delivered {

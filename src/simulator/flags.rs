@@ -47,7 +47,7 @@ pub struct SimulateFlags {
     /// Calls of `burst`
     #[arg(long, value_name = "N", default_value_t = 200)]
     pub calls: usize,
-    /// How long callers talk, where a scenario leaves that open
+    /// How long callers talk at the most, where a scenario leaves that open; an answer that it cuts off is not checked
     #[arg(long, value_name = "SEC")]
     pub seconds: Option<f64>,
     /// What callers say: WAV, 16-bit mono of 8, 16, 24 or 48 kHz, a minute at most. Default: a sentence of this program's
@@ -100,10 +100,10 @@ pub struct AccountFlags {
 /// The flags of `demo`.
 #[derive(Args, Clone)]
 pub struct DemoFlags {
-    /// How long the caller stays at the most
+    /// How long the caller stays at the most: 20 to 60
     #[arg(long, value_name = "SEC", default_value_t = 25.0)]
     pub seconds: f64,
-    /// Print the report and the call's record as JSON instead of telling what happens
+    /// Print the report and the call's record as JSON; what happens is told on standard error
     #[arg(long)]
     pub json: bool,
     /// Keep what the caller hears: WAV

@@ -58,7 +58,7 @@ pub struct ScenarioReport {
 }
 
 /// A call. Times are in milliseconds; those without another word count from when the connect webhook was sent.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct CallReport {
     /// Its id.
@@ -197,8 +197,7 @@ impl fmt::Display for ScenarioReport {
         writeln!(f, "{}: {verdict} ({:.1} s, {} at Meta)", self.name, self.seconds, self.certainty)?;
         writeln!(f, "  {}", self.about)?;
         for check in &self.checks {
-            let mark = if check.held { "ok" } else { "NOT" };
-            writeln!(f, "  {mark:>5}  {:<56}  {}", check.text, check.seen)?;
+            writeln!(f, "{check}")?;
         }
         if let Some((sum, [first, second, third])) = self.own() {
             writeln!(f, "         the bridge's own time: {sum:.1} ms = {first:.1} from the webhook to pre_accept +")?;

@@ -167,7 +167,16 @@ impl World {
         Self::made(names, fault, true)
     }
 
+    /// The same with callers who talk so long at the most.
+    pub(crate) fn talking(names: &[&str], fault: Fault, talk: Duration) -> Self {
+        Self::made_with(names, fault, false, Some(talk))
+    }
+
     fn made(names: &[&str], fault: Fault, says_back: bool) -> Self {
+        Self::made_with(names, fault, says_back, None)
+    }
+
+    fn made_with(names: &[&str], fault: Fault, says_back: bool, talk: Option<Duration>) -> Self {
         let relay: SocketAddr = "127.0.0.1:3480".parse().expect("an address");
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
         let config = SimulatorConfig {
@@ -188,7 +197,7 @@ impl World {
             serve: false,
             at_once: 1,
             burst: 6,
-            talk: None,
+            talk,
             says_back,
             record: true,
             speech: if says_back { words() } else { vec![0; 24_000] },

@@ -240,9 +240,21 @@ fn the_demo_shows_a_call_and_its_record() {
     let process = Process::start(command.env_clear().args(["demo", "--record", &heard]));
     let (status, output) = process.ended(Duration::from_secs(90));
     assert!(status.success(), "{output}");
-    for said in ["pre_accept", "the call is up", "the first audio", "hangs up", "callId", "It works"] {
+    for said in [
+        "says back",
+        "bridge's record  state active",
+        "uplink.appendedMs",
+        "pre_accept",
+        "the call is up",
+        "the first audio",
+        "hangs up",
+        "callId",
+        "It works",
+    ] {
         assert!(output.contains(said), "{said}:\n{output}");
     }
     assert!(output.lines().all(|line| line.chars().count() <= 100), "{output}");
+    let (code, short) = run(&["demo", "--seconds", "6"], &[]);
+    assert!(code == Some(1) && short.contains("--seconds must be from 20 to 60"), "{short}");
     assert!(std::fs::metadata(&heard).is_ok_and(|file| file.len() > 100_000));
 }

@@ -118,6 +118,17 @@ fn a_voice_that_is_no_answer_is_found_where_the_agent_is_known_to_say_words_back
 }
 
 #[test]
+fn a_call_that_is_cut_short_by_hand_is_not_held_to_what_could_not_come() {
+    let run = |fault, seconds| World::talking(&["happy"], fault, std::time::Duration::from_secs(seconds)).run().0;
+    for seconds in [1, 4] {
+        let report = run(Fault::None, seconds);
+        assert!(report.passed && report.scenarios[0].notes[0].contains("--seconds"), "{seconds}: {report:?}");
+    }
+    assert!(run(Fault::None, 20).scenarios[0].notes.is_empty());
+    assert!(!run(Fault::FallsSilent, 20).passed, "there was time for an answer");
+}
+
+#[test]
 fn what_is_asked_for_no_call_lets_no_run_pass() {
     let (report, ..) = World::new(&["batch"], Fault::AnswersMessages).run();
     assert!(report.scenarios[0].held && report.strays.len() == 1 && !report.passed, "{report}");
