@@ -138,6 +138,8 @@ pub(super) struct Call {
     pub(super) record: Option<Record>,
     /// The longest time without an RTP packet between the first and the end.
     pub(super) gap: Duration,
+    /// The longest time without RTP and RTCP, from the first RTP packet to the end.
+    pub(super) quiet: Duration,
     /// The SDP that was granted.
     answer: Option<String>,
     /// Whether the bridge may not know that `accept` is done.
@@ -164,6 +166,7 @@ impl Call {
             said_back: None,
             record: None,
             gap: Duration::ZERO,
+            quiet: Duration::ZERO,
             answer: None,
             is_unclear: false,
         }
@@ -274,6 +277,9 @@ impl Call {
         if let Err(rule) = sdp::judge(sdp, &self.offered) {
             self.note(format!("an answer was refused: {} [{}]", rule.text, rule.certainty.label()));
             return Err(Refusal { subcode: rule.subcode, ..Refusal::new(400, rule.code, rule.text) });
+        }
+        if sdp::is_lite(sdp) {
+            self.note(sdp::LITE);
         }
         match &self.answer {
             Some(answer) if answer != sdp => {

@@ -93,12 +93,12 @@ pub(super) fn judge(expect: Expect, view: &View<'_>) -> Check {
         Expect::SaidBack => check("the agent says back what the caller said", calls(said_back)),
         Expect::KeptSending(seconds) => {
             let most = Duration::from_secs(seconds);
-            let kept = |call: &Call| match (call.times.audio, call.gap) {
+            let kept = |call: &Call| match (call.times.audio, call.quiet) {
                 (None, _) => Err("no audio came".to_owned()),
                 (_, gap) if gap <= most => Ok(Fact::Time(gap)),
                 (_, gap) => Err(format!("nothing came for {}", shown(gap))),
             };
-            check(&format!("audio has no gap of more than {seconds} s"), each(view.calls, kept))
+            check(&format!("no {seconds} s pass without RTP or RTCP"), each(view.calls, kept))
         }
         Expect::OneStream => check("audio is one stream: one SSRC", calls(one_stream)),
         Expect::NothingLost => check("no packet is lost on the way", calls(nothing_lost)),

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use clap::Args;
 
+use super::graph::OUTCOMES;
 use super::scenarios::{self, SCENARIOS};
 use super::sdp::RULES;
 use super::{AT_ONCE_MAX, Account, CALLS_MAX, SimulatorConfig, Target};
@@ -229,13 +230,18 @@ pub fn list() -> String {
     for scenario in SCENARIOS {
         let _ = writeln!(text, "  {:<22} {}\n    {}", scenario.name, scenario.certainty.label(), scenario.about);
     }
-    text += "\nWhat an answer must be, and the code of its refusal:\n";
+    text += "\nWhat an answer must be, how sure that is, and the code with which any other is refused here.\n\
+             That Meta refuses it, and with this code, is inferred where it was not seen:\n";
     for rule in RULES {
         let code = match rule.subcode {
             Some(subcode) => format!("{}/{subcode}", rule.code),
             None => rule.code.to_string(),
         };
         let _ = writeln!(text, "  {code:<12} {:<11} {}", rule.certainty.label(), rule.text);
+    }
+    text += "\nWhat else Meta says, and how sure that is:\n";
+    for (code, certainty, when) in OUTCOMES {
+        let _ = writeln!(text, "  {code:<7} {:<11} {when}", certainty.label());
     }
     text
 }
@@ -327,7 +333,10 @@ mod tests {
     fn the_list_names_every_scenario_and_rule_with_how_sure_it_is() {
         let text = list();
         assert!(text.contains("happy") && text.contains("inferred") && text.contains("100/2494010"), "{text}");
-        assert_eq!(text.lines().count(), 2 * SCENARIOS.len() + RULES.len() + 3);
+        for code in ["131055", "138003", "138020", "138021", "138022", "45 s"] {
+            assert!(text.contains(code), "{code}");
+        }
+        assert_eq!(text.lines().count(), 2 * SCENARIOS.len() + RULES.len() + OUTCOMES.len() + 6);
         assert!(text.lines().all(|line| line.len() <= 100), "{text}");
     }
 }

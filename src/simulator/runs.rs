@@ -30,6 +30,9 @@ const SENDINGS_MAX: u32 = 4;
 /// Until a webhook is sent again; doubles each time.
 const SEND_AGAIN: Duration = Duration::from_secs(1);
 
+/// A gap in the audio that is worth a note.
+const GAP_NOTED: Duration = Duration::from_secs(5);
+
 /// Notes of one scenario.
 const NOTES_MAX: usize = 16;
 
@@ -463,6 +466,12 @@ impl Run {
             let (Some(record), times) = (&call.record, &call.times) else { continue };
             if record.checks.aggressive {
                 note("its first connectivity check nominates already; Meta wants regular nomination".to_owned());
+            }
+            if call.gap > GAP_NOTED {
+                note(format!(
+                    "no audio (RTP) came for {}; WhatsApp's client bears 30 s, and counts RTCP",
+                    shown(call.gap)
+                ));
             }
             if record.checks.role_conflicts > 0 {
                 note("its checks claim the controlled role, which is the relay's".to_owned());

@@ -68,6 +68,8 @@ pub(crate) enum Fault {
     Loses,
     /// Speaks once, and then no more.
     FallsSilent,
+    /// Speaks once, and then nothing at all comes from it.
+    GoesDead,
     /// Never accepts.
     Undecided,
     /// Accepts at once, media or not.
@@ -106,6 +108,7 @@ struct Call {
     is_over: bool,
     spoken_until: Option<Instant>,
     has_answered: bool,
+    is_dead: bool,
 }
 
 /// Something under way or to be done.
@@ -454,6 +457,7 @@ impl World {
             is_over: false,
             spoken_until: None,
             has_answered: false,
+            is_dead: false,
         };
         self.calls.insert(id.clone(), call);
         self.later(LATENCY, Coming::Ask(id, "pre_accept"));
@@ -517,7 +521,7 @@ impl World {
         for (id, call) in &mut self.calls {
             call.client.handle_timeout(now);
             while let Some((to, payload)) = call.client.poll_transmit() {
-                if to == call.relay {
+                if to == call.relay && !call.is_dead {
                     sends.push((call.local, payload));
                 }
             }
@@ -539,7 +543,7 @@ impl World {
             if is_due && fault == Fault::Undecided {
                 call.accept_by = None;
             }
-            let is_brief = matches!(fault, Fault::FallsSilent | Fault::ChangesSsrc);
+            let is_brief = matches!(fault, Fault::FallsSilent | Fault::GoesDead | Fault::ChangesSsrc);
             if call.accepted.is_some() && is_connected && !call.has_spoken && fault != Fault::Mute {
                 call.has_spoken = true;
                 call.client.speak(now, self.voice.clone());
@@ -560,6 +564,7 @@ impl World {
                     call.client.change_ssrc();
                 } else {
                     call.client.hush();
+                    call.is_dead = fault == Fault::GoesDead;
                 }
             }
             let is_late = !is_connected && call.give_up_at <= now;

@@ -67,7 +67,6 @@ fn each_fault_is_found_by_its_check() {
         ("happy", Fault::Passive, "with an answer that Meta takes: it was refused"),
         ("happy", Fault::Terminates, "is not ended again: the bridge asked to end it, too"),
         ("silence-25s", Fault::Impatient, "is not ended again: the bridge ended it before the user"),
-        ("silence-25s", Fault::FallsSilent, "no gap of more than 5 s"),
         ("user-hangs-up", Fault::DeafToTerminate, "audio stops within 1 s of the terminate webhook: it went on"),
         ("duplicate-connect", Fault::NoMemory, "nothing is asked twice"),
         ("terminate-first", Fault::NoClock, "nothing is asked of the Graph API"),
@@ -126,6 +125,18 @@ fn a_call_that_is_cut_short_by_hand_is_not_held_to_what_could_not_come() {
     }
     assert!(run(Fault::None, 20).scenarios[0].notes.is_empty());
     assert!(!run(Fault::FallsSilent, 20).passed, "there was time for an answer");
+}
+
+#[test]
+fn a_pause_in_the_audio_is_noted_and_half_a_minute_of_nothing_ends_the_call() {
+    let (report, ..) = World::new(&["silence-25s"], Fault::FallsSilent).run();
+    let [noted] = &report.scenarios[0].notes[..] else { panic!("{report:?}") };
+    assert!(report.passed && noted.starts_with("no audio (RTP) came for 24"), "{noted}");
+    let mut world = World::talking(&["happy"], Fault::GoesDead, std::time::Duration::from_secs(60));
+    let (report, ..) = world.run();
+    assert_eq!(world.endings, [("FAILED".to_owned(), Some(138_022))]);
+    let check = report.scenarios[0].checks.iter().find(|check| check.text == "no 30 s pass without RTP or RTCP");
+    assert!(check.is_some_and(|check| !check.held && check.seen.starts_with("nothing came for 30")), "{check:?}");
 }
 
 #[test]
