@@ -212,6 +212,9 @@ pub struct Simulator {
     config: SimulatorConfig,
     sink: Sink,
     rng: Rng,
+    /// For the calls' ids alone: when what is refused must not change them.
+    ids: Rng,
+    traces: Rng,
     words: Words,
     /// `None` before the port is known.
     relay: Option<Relay>,
@@ -245,6 +248,8 @@ impl Simulator {
         let bind = Output::BindUdp { socket: SOCKET, address: config.relay_ip };
         Ok(Self {
             rng: Rng::new(config.seed),
+            ids: Rng::new(config.seed.rotate_left(21)),
+            traces: Rng::new(config.seed.rotate_left(42)),
             words,
             relay: None,
             served: Served::default(),
@@ -349,7 +354,7 @@ impl Simulator {
 
     /// What Meta's support would ask for.
     fn trace(&mut self) -> String {
-        format!("A{:016x}", self.rng.next_u64())
+        format!("A{:016x}", self.traces.next_u64())
     }
 
     fn tell(&mut self, now: Instant, (run, call): Place, who: &'static str, text: impl Into<String>) {

@@ -4,7 +4,7 @@
 //! All of it is on loopback, and gone afterwards.
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -79,6 +79,10 @@ pub fn run(flags: &DemoFlags, tell: impl Fn(&str) + Clone + Send + 'static) -> R
             flags.seconds
         ));
     }
+    let folder = flags.record.as_deref().and_then(Path::parent).filter(|folder| !folder.as_os_str().is_empty());
+    if let Some(folder) = folder.filter(|folder| !folder.is_dir()) {
+        return Err(format!("--record is to be in {}, which is no folder", folder.display()));
+    }
     let (listener, graph) = listen(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))
         .map_err(|error| format!("no free port on loopback for the Graph API: {error}"))?;
     let account = account()?;
@@ -113,7 +117,7 @@ pub fn run(flags: &DemoFlags, tell: impl Fn(&str) + Clone + Send + 'static) -> R
         SimulatorEvent::Scenario(report) => say(&summary(report)),
         SimulatorEvent::Finished(_) => {}
     };
-    let report = simulate::run_machine(config, (listener.into(), graph), simulate::RELAY_PORTS, sink)?;
+    let report = simulate::run_machine(config, listener.into(), simulate::RELAY_PORTS, sink)?;
     drop(watch);
     if let Some(error) = &report.error {
         return Err(error.clone());

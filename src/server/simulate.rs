@@ -1,8 +1,8 @@
 //! Runs the simulator on this thread: the driver, the listener of the Graph API, the signals, files.
 
 use std::cell::RefCell;
-use std::fmt::Write;
-use std::net::SocketAddr;
+use std::fmt::Write as _;
+use std::io::Write as _;
 use std::ops::RangeInclusive;
 use std::path::Path;
 use std::rc::Rc;
@@ -16,6 +16,7 @@ use crate::io::Door;
 use crate::load::flags::ServerUrl;
 use crate::load::voices;
 use crate::simulator::flags::{SimulateFlags, Surroundings};
+use crate::simulator::phone::SPEECH_SAMPLES_MAX;
 use crate::simulator::report::Report;
 use crate::simulator::{Simulator, SimulatorConfig, SimulatorEvent, wav};
 use crate::tls::Tls;
@@ -52,6 +53,9 @@ pub fn run(
         unix_sec: || process::unix_sec() as u64,
     };
     let config = flags.config(around)?;
+    if let Some(folder) = flags.record.as_ref().filter(|folder| !folder.is_dir()) {
+        return Err(format!("--record {} is no folder", folder.display()));
+    }
     let (listener, graph) = listen(flags.listen)
         .map_err(|error| format!("the Graph API cannot listen on {} (--listen): {error}", flags.listen))?;
     let (_, variables) = flags.account.account()?;
@@ -71,19 +75,20 @@ pub fn run(
         if let (SimulatorEvent::Recording(name, samples), Some(folder)) = (event, &folder) {
             let path = folder.join(format!("{name}.wav"));
             if let Err(error) = tools::write_file(&path.display().to_string(), wav::write(samples)) {
-                eprintln!("cannot write {}: {error}", path.display());
+                // Whoever reads this no longer still gets the report.
+                let _ = writeln!(std::io::stderr(), "cannot write {}: {error}", path.display());
             }
         }
         tell(event);
     };
-    let report = run_machine(config, (listener.into(), graph), ports, sink)?;
+    let report = run_machine(config, listener.into(), ports, sink)?;
     report.error.clone().map_or(Ok(report), Err)
 }
 
 /// Runs the machine with its Graph API behind this listener.
 pub(super) fn run_machine(
     config: SimulatorConfig,
-    (listener, _): (Listener, SocketAddr),
+    listener: Listener,
     ports: RangeInclusive<u16>,
     mut tell: impl FnMut(&SimulatorEvent) + 'static,
 ) -> Result<Report, String> {
@@ -117,7 +122,11 @@ pub(super) fn speech(path: Option<&Path>) -> Result<Vec<i16>, String> {
     let Some(path) = path else { return Ok(voices::at_speed(&builtin::recording(), CALLER_SPEED)) };
     let named = |problem: &str| format!("--speech {} {problem}", path.display());
     let file = files::read(path, wav::FILE_BYTES_MAX).map_err(|problem| named(&problem))?;
-    wav::read(&file.ok_or_else(|| named("does not exist"))?).map_err(|problem| named(&problem))
+    let speech = wav::read(&file.ok_or_else(|| named("does not exist"))?).map_err(|problem| named(&problem))?;
+    if speech.len() > SPEECH_SAMPLES_MAX {
+        return Err(named("lasts longer than a minute"));
+    }
+    Ok(speech)
 }
 
 pub(super) fn seed() -> u64 {

@@ -35,6 +35,9 @@ const LULL: Duration = Duration::from_millis(900);
 /// Longest recording of a call, in samples: ten minutes.
 const RECORDING_SAMPLES_MAX: usize = 10 * 60 * SAMPLE_RATE_HZ as usize;
 
+/// Longest gap within a recording, in samples: five seconds. A leap of RTP time is no silence of an hour.
+const GAP_SAMPLES_MAX: usize = 5 * SAMPLE_RATE_HZ as usize;
+
 /// All that callers say.
 #[derive(Clone, Debug)]
 pub(super) struct Words {
@@ -181,7 +184,11 @@ impl Recording {
             self.origin = Some((packet.ssrc, packet.timestamp, here));
             return self.take(packet, pcm);
         }
-        let place = offset + ticks as usize / 2;
+        let mut place = offset + ticks as usize / 2;
+        if place > here + GAP_SAMPLES_MAX && ticks <= u32::MAX / 2 {
+            place = here + GAP_SAMPLES_MAX;
+            self.origin = Some((packet.ssrc, packet.timestamp, place));
+        }
         if place < here || place + pcm.len() > RECORDING_SAMPLES_MAX {
             return;
         }
@@ -256,5 +263,10 @@ mod tests {
         assert_eq!(recording.len(), 6 * FRAME_SAMPLES, "two, a gap of two, one, and one of the other stream");
         assert!(recording[2 * FRAME_SAMPLES..4 * FRAME_SAMPLES].iter().all(|sample| *sample == 0));
         assert_eq!(ear.take_recording(), None);
+        let mut ear = Ear::new(true).unwrap();
+        for timestamp in [0, 1 << 30, (1 << 30) + 960] {
+            ear.hear(&Received { timestamp, ..packet(now, 0, &frames[0]) });
+        }
+        assert_eq!(ear.take_recording().unwrap().len(), 3 * FRAME_SAMPLES + GAP_SAMPLES_MAX, "a leap is cut short");
     }
 }

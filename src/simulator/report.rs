@@ -14,6 +14,9 @@ use super::scenario::Scenario;
 /// Scenarios that are kept; only who serves for days has more.
 const SCENARIOS_MAX: usize = 1_024;
 
+/// Calls that are kept with them, some 500 bytes each.
+const CALLS_MAX: usize = 20_000;
+
 /// A run, scenario by scenario.
 #[derive(Clone, Debug, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -218,7 +221,10 @@ impl Report {
     pub(super) fn take(&mut self, report: ScenarioReport) {
         self.held += usize::from(report.held);
         self.ran += 1;
-        if self.scenarios.len() == SCENARIOS_MAX {
+        let calls = |kept: &[ScenarioReport]| kept.iter().map(|scenario| scenario.calls.len()).sum::<usize>();
+        while !self.scenarios.is_empty()
+            && (self.scenarios.len() >= SCENARIOS_MAX || calls(&self.scenarios) + report.calls.len() > CALLS_MAX)
+        {
             self.scenarios.remove(0);
         }
         self.scenarios.push(report);
@@ -254,5 +260,33 @@ impl fmt::Display for Report {
             writeln!(f, "a request that belongs to no call was refused: {stray}")?;
         }
         writeln!(f, "{}", self.verdict())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_very_many_scenarios_and_calls_the_oldest_are_only_counted() {
+        let mut report = Report::default();
+        let scenario = |calls: usize| ScenarioReport {
+            name: "burst",
+            about: "",
+            certainty: "",
+            held: true,
+            seconds: 1.0,
+            checks: Vec::new(),
+            calls: vec![CallReport::default(); calls],
+            notes: Vec::new(),
+        };
+        for _ in 0..30 {
+            report.take(scenario(1_000));
+        }
+        assert_eq!((report.ran, report.held, report.scenarios.len()), (30, 30, 20));
+        for _ in 0..2_000 {
+            report.take(scenario(0));
+        }
+        assert_eq!((report.ran, report.scenarios.len()), (2_030, SCENARIOS_MAX));
     }
 }

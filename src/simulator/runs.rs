@@ -213,7 +213,7 @@ impl Simulator {
         let mut bytes = vec![0x1c, 0x18, from.len() as u8];
         bytes.extend(from.as_bytes());
         bytes.extend([0x15, 0x02, 0x00, 0x12, 0x18, 0x20]);
-        let drawn = format!("{:016X}{:016X}", self.rng.next_u64(), self.rng.next_u64());
+        let drawn = format!("{:016X}{:016X}", self.ids.next_u64(), self.ids.next_u64());
         bytes.extend(drawn.as_bytes());
         format!("wacid.{}", base64_simd::STANDARD.encode_to_string(&bytes))
     }

@@ -184,11 +184,12 @@ fn an_interrupted_run_hangs_up_what_it_began_and_begins_nothing_more() {
 
 #[test]
 fn the_same_seed_makes_the_same_run() {
-    let run = || {
-        let (report, ..) = World::new(&["burst"], Fault::None).run();
+    let run = |fault| {
+        let (report, ..) = World::new(&["burst"], fault).run();
         report.scenarios[0].calls.iter().map(|call| (call.id.clone(), call.pre_accept_ms.is_some())).collect::<Vec<_>>()
     };
-    let (one, two) = (run(), run());
+    let (one, two) = (run(Fault::None), run(Fault::None));
     assert_eq!(one, two);
+    assert_eq!(run(Fault::Passive), one, "what is refused changes no id");
     assert_eq!(one.len(), 6);
 }
