@@ -95,6 +95,7 @@ pub(crate) enum Fault {
 }
 
 /// One call of the bridge.
+#[expect(clippy::struct_excessive_bools, reason = "each is a step of its own, and named where it is taken")]
 struct Call {
     client: RtcClient,
     local: SocketAddr,
@@ -552,7 +553,7 @@ impl World {
             let heard = call.client.received.iter().filter(|packet| packet.payload.len() > SIGN_BYTES_MAX);
             if self.says_back
                 && !call.has_answered
-                && heard.clone().last().is_some_and(|last| last.timestamp + PAUSE <= now)
+                && heard.clone().next_back().is_some_and(|last| last.timestamp + PAUSE <= now)
             {
                 call.has_answered = true;
                 let words = heard.map(|packet| packet.payload.clone()).collect();
