@@ -166,6 +166,16 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_is_done_regularly_begins_at_once_and_has_ended_when_it_is_dropped() {
+        let (act, acted) = mpsc::channel();
+        let regularly = Regularly::begin(Duration::from_millis(1), move || _ = act.send(())).unwrap();
+        assert!((0..3).all(|_| acted.recv().is_ok()));
+        drop(regularly);
+        while acted.try_recv().is_ok() {}
+        assert_eq!(acted.try_recv(), Err(mpsc::TryRecvError::Disconnected));
+    }
+
+    #[test]
     fn a_sockets_drops_are_found_by_its_port() {
         let table = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode ref pointer drops\n\
                       1: 0100007F:0035 00000000:0000 07 00000000:00000000 00:00000000 00000000     0        0 1 2 0000000000000000 5\n\
