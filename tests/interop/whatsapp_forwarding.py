@@ -55,11 +55,13 @@ def with_a_bot(report, bridge, port, seen):
         report.check("so is a field that no bridge knows", sent.webhook({"field": "flows", "value": {"x": [1]}}) == 200)
         lines = wait_for(seen, lambda lines: len(arrived(lines)) >= 3 and len(handled(lines)) >= 2)
         report.check(
-            "all arrive, byte for byte", arrived(lines) == sent.all, f"{len(arrived(lines))} of {len(sent.all)}"
+            # Those of different people do not wait for each other.
+            "all arrive, byte for byte", sorted(arrived(lines)) == sorted(sent.all),
+            f"{len(arrived(lines))} of {len(sent.all)}"
         )
         report.check("with Meta's signature, which the bot has checked", statuses(lines) == {200}, statuses(lines))
         said = [line["handled"] for line in handled(lines)]
-        report.check("the bot reads the words as they were written", said[:1] == ["Grüße, 你好 / 5 > 3 \u2028"], said)
+        report.check("the bot reads the words as they were written", "Grüße, 你好 / 5 > 3 \u2028" in said, said)
 
         before = len(arrived(read(seen)))
         call = meta.webhook(meta.terminate("wacid.nobody", SENDERS[0]))
