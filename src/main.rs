@@ -374,14 +374,15 @@ fn agent(flags: &AgentFlags) -> Result<(), String> {
 fn load(flags: &LoadFlags) -> Result<ExitCode, String> {
     let in_place = std::io::stderr().is_terminal();
     let report = server::load::run(flags, move |progress| {
-        if in_place {
-            eprint!("\r{progress}\x1b[K"); // back to the start, and clear what is left of a longer line
+        // Who reads this no longer still gets the report.
+        let _ = if in_place {
+            write!(std::io::stderr(), "\r{progress}\x1b[K") // back to the start, and clear what is left of a longer line
         } else {
-            eprintln!("{progress}");
-        }
+            writeln!(std::io::stderr(), "{progress}")
+        };
     })?;
     if in_place {
-        eprintln!();
+        let _ = writeln!(std::io::stderr());
     }
     hand_out(&report.to_string(), &report.to_json(), flags.json.as_deref())?;
     Ok(if report.passed { ExitCode::SUCCESS } else { ExitCode::from(BOUND_MISSED) })
@@ -390,11 +391,7 @@ fn load(flags: &LoadFlags) -> Result<ExitCode, String> {
 fn capacity(flags: &CapacityFlags) -> Result<ExitCode, String> {
     let json_alone = flags.json.as_deref() == Some("-");
     let report = server::capacity::run(flags, &mut |line| {
-        if json_alone {
-            eprintln!("{line}");
-        } else {
-            println!("{line}");
-        }
+        let _ = if json_alone { writeln!(std::io::stderr(), "{line}") } else { writeln!(std::io::stdout(), "{line}") };
     })?;
     hand_out(&format!("\n{report}"), &report.to_json(), flags.json.as_deref())?;
     Ok(if report.calls.is_some() { ExitCode::SUCCESS } else { ExitCode::from(BOUND_MISSED) })
@@ -443,7 +440,7 @@ fn simulate(flags: &SimulateFlags) -> Result<ExitCode, String> {
         SimulatorEvent::Scenario(report) => show(&format!("{report}\n")),
         _ => {}
     };
-    let report = server::simulate::run(flags, |text| eprintln!("{text}"), tell)?;
+    let report = server::simulate::run(flags, |text| _ = writeln!(std::io::stderr(), "{text}"), tell)?;
     hand_out(&report.to_string(), &report.to_json(), flags.json.as_deref())?;
     Ok(if report.passed { ExitCode::SUCCESS } else { ExitCode::from(BOUND_MISSED) })
 }
@@ -463,16 +460,15 @@ fn demo(flags: &DemoFlags) -> Result<ExitCode, String> {
 fn hand_out(text: &str, json: &str, to: Option<&str>) -> Result<(), String> {
     match to {
         Some("-") => {
-            eprint!("{text}");
-            println!("{json}");
+            let _ = write!(std::io::stderr(), "{text}");
+            print(&format!("{json}\n"))
         }
         Some(path) => {
-            print!("{text}");
-            tools::write_file(path, json).map_err(|error| format!("cannot write --json {path}: {error}"))?;
+            print(text)?;
+            tools::write_file(path, json).map_err(|error| format!("cannot write --json {path}: {error}"))
         }
-        None => print!("{text}"),
+        None => print(text),
     }
-    Ok(())
 }
 
 fn show_top(flags: &TopFlags) -> Result<(), String> {

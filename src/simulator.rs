@@ -9,6 +9,7 @@
 //! Meta's behaviour is only inferred from, it says so ([`Certainty`]).
 
 mod call;
+mod echo;
 mod expect;
 pub mod flags;
 mod graph;
@@ -30,7 +31,7 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use crate::http::Request as HttpRequest;
+use crate::http::{Method, Request as HttpRequest};
 use crate::io::{Datagram, Deadline, Input, Machine, Output, SocketKey, StreamKey};
 use crate::load::requests::Requests;
 use crate::relay::record::Detail;
@@ -38,6 +39,7 @@ use crate::relay::rng::Rng;
 use crate::relay::{CallKey, Relay};
 use crate::tls::Tls;
 
+pub use expect::Check;
 use graph::{Asked, Refusal};
 use phone::Words;
 use report::{Report, ScenarioReport};
@@ -134,6 +136,8 @@ pub struct SimulatorConfig {
     pub burst: usize,
     /// How long callers talk, where a scenario leaves that open; `None`: as long as the scenario says.
     pub talk: Option<Duration>,
+    /// Whether the agent is known to say a caller's words back, as the built-in one does: then that is checked as well.
+    pub says_back: bool,
     /// Whether what callers hear is kept.
     pub record: bool,
     /// What callers say: 24 kHz mono.
@@ -327,6 +331,10 @@ impl Simulator {
         }
         let asked = graph::read(request, &self.config.account);
         let place = graph::call_of(request).and_then(|id| self.by_id.get(&id).copied());
+        // Whether the number is there may be asked at any time.
+        if request.head.method == Method::Post {
+            self.count_post(place);
+        }
         let mut delay = Duration::ZERO;
         if let Some(place) = place {
             self.note_request(now, place, &asked);

@@ -2,11 +2,14 @@
 //! socket have used up, a file to write.
 
 use std::cell::Cell;
+use std::convert::Infallible;
 use std::fs::{self, DirBuilder};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, ToSocketAddrs};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use super::files;
@@ -74,6 +77,36 @@ impl Interrupts {
             self.came.set(matches!(self.inbox.take(), Mail::Stop));
         }
         self.came.get()
+    }
+}
+
+/// Something that is done at intervals, on a thread of its own, until this is dropped; what is under way then ends first.
+#[derive(Debug)]
+pub struct Regularly {
+    stop: Option<mpsc::Sender<Infallible>>,
+    thread: Option<thread::JoinHandle<()>>,
+}
+
+impl Regularly {
+    /// From now on, first at once.
+    pub fn begin(interval: Duration, mut act: impl FnMut() + Send + 'static) -> io::Result<Self> {
+        let (stop, stopped) = mpsc::channel::<Infallible>();
+        let thread = thread::Builder::new().name("regularly".to_owned()).spawn(move || {
+            act();
+            while matches!(stopped.recv_timeout(interval), Err(mpsc::RecvTimeoutError::Timeout)) {
+                act();
+            }
+        })?;
+        Ok(Self { stop: Some(stop), thread: Some(thread) })
+    }
+}
+
+impl Drop for Regularly {
+    fn drop(&mut self) {
+        self.stop = None;
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join(); // its panic was shown
+        }
     }
 }
 

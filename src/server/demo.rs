@@ -5,7 +5,8 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
-use std::time::Duration;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
@@ -13,12 +14,12 @@ use crate::config::Secret;
 use crate::driver::children::Child;
 use crate::driver::fetch::Client;
 use crate::driver::threads::listen;
-use crate::driver::tools::TemporaryFolder;
+use crate::driver::tools::{Regularly, TemporaryFolder};
 use crate::driver::{process, system, tools};
 use crate::http::client::target;
 use crate::simulator::flags::{AccountFlags, DemoFlags};
-use crate::simulator::report::{Report, ScenarioReport};
-use crate::simulator::{Account, SimulatorConfig, SimulatorEvent, Target, Told, scenarios, wav};
+use crate::simulator::report::{CallReport, Report, ScenarioReport};
+use crate::simulator::{Account, Check, SimulatorConfig, SimulatorEvent, Target, Told, scenarios, wav};
 
 use super::simulate;
 
@@ -37,6 +38,18 @@ const MEDIA_PORTS: &str = "21000-21999";
 /// Where the bridge takes webhooks.
 const WEBHOOK_PATH: &str = "/webhooks/whatsapp";
 
+/// Seconds that the caller may be told to stay at the most: greeting, words and answer take some 15.
+const STAY_SEC: std::ops::RangeInclusive<f64> = 20.0..=60.0;
+
+/// How often the bridge is asked for the call's record meanwhile.
+const LOOK_INTERVAL: Duration = Duration::from_millis(250);
+
+/// Every so many of those looks a change of the packets alone is shown.
+const LOOKS_OF_PACKETS: u32 = 8;
+
+/// What of the call is not in the audio that the bridge has handed on, at the most: begin and end, in milliseconds.
+const APPENDED_LESS_MAX_MS: f64 = 1_000.0;
+
 /// What came of it.
 #[derive(Debug)]
 pub struct Outcome {
@@ -44,21 +57,27 @@ pub struct Outcome {
     pub passed: bool,
     report: Report,
     record: Value,
+    checks: Vec<Check>,
 }
 
 impl Outcome {
     /// For programs.
     pub fn to_json(&self) -> String {
         let report: Value = serde_json::from_str(&self.report.to_json()).expect("it was made a moment ago");
-        let whole = json!({ "passed": self.passed, "report": report, "record": self.record });
+        let whole = json!({ "passed": self.passed, "report": report, "record": self.record, "checks": self.checks });
         serde_json::to_string_pretty(&whole).expect("numbers and strings are JSON") + "\n"
     }
 }
 
 /// Runs it. `tell` gets each line. Errors say what could not be set up and what to do.
-pub fn run(flags: &DemoFlags, tell: impl Fn(&str) + Clone + 'static) -> Result<Outcome, String> {
-    if !(1.0..=60.0).contains(&flags.seconds) {
-        return Err(format!("--seconds must be from 1 to 60, not {}", flags.seconds));
+pub fn run(flags: &DemoFlags, tell: impl Fn(&str) + Clone + Send + 'static) -> Result<Outcome, String> {
+    if !STAY_SEC.contains(&flags.seconds) {
+        let (least, most) = (STAY_SEC.start(), STAY_SEC.end());
+        return Err(format!(
+            "--seconds must be from {least} to {most}, not {}: the greeting, the caller's words and the answer to them take \
+             some 15",
+            flags.seconds
+        ));
     }
     let (listener, graph) = listen(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))
         .map_err(|error| format!("no free port on loopback for the Graph API: {error}"))?;
@@ -76,29 +95,42 @@ pub fn run(flags: &DemoFlags, tell: impl Fn(&str) + Clone + 'static) -> Result<O
         at_once: 1,
         burst: 1,
         talk: Some(Duration::from_secs_f64(flags.seconds)),
+        says_back: true,
         record: flags.record.is_some(),
         speech: simulate::speech(None)?,
         seed: simulate::seed(),
         unix_sec: || process::unix_sec() as u64,
     };
+    let begun = Arc::new(OnceLock::new());
+    let watch = bridge.watch(Arc::clone(&begun), tell.clone())?;
     let (say, file) = (tell.clone(), flags.record.clone());
     let sink = move |event: &SimulatorEvent| match event {
-        SimulatorEvent::Told(told) => say(&line(told)),
+        SimulatorEvent::Told(told) => {
+            begun.get_or_init(|| system::now().checked_sub(told.at).unwrap_or_else(system::now));
+            say(&line(told));
+        }
         SimulatorEvent::Recording(_, samples) => keep(file.as_ref(), samples, &say),
         SimulatorEvent::Scenario(report) => say(&summary(report)),
         SimulatorEvent::Finished(_) => {}
     };
     let report = simulate::run_machine(config, (listener.into(), graph), simulate::RELAY_PORTS, sink)?;
+    drop(watch);
     if let Some(error) = &report.error {
         return Err(error.clone());
     }
-    let id = report.scenarios.first().and_then(|scenario| scenario.calls.first()).map(|call| call.id.clone());
-    let record = id.map_or(Value::Null, |id| bridge.record(&id));
+    let call = report.scenarios.first().and_then(|scenario| scenario.calls.first());
+    let record = call.map_or(Value::Null, |call| bridge.record(&call.id));
+    let checks = call.map_or_else(Vec::new, |call| checks(call, &record));
     tell("The call's record, as the bridge's API tells it (GET /api/sessions/ID):");
     for line in record_lines(&record) {
         tell(&line);
     }
-    let passed = report.passed && !record.is_null();
+    tell("");
+    tell("What the record must say of a call that was heard and answered:");
+    for check in &checks {
+        tell(&check.to_string());
+    }
+    let passed = report.passed && !checks.is_empty() && checks.iter().all(|check| check.held);
     tell("");
     tell(match (passed, report.interrupted) {
         (true, _) => "It works: every check above held.",
@@ -110,7 +142,54 @@ pub fn run(flags: &DemoFlags, tell: impl Fn(&str) + Clone + 'static) -> Result<O
         tell("The bridge's log:");
         tell(bridge.child.stderr().trim_end());
     }
-    Ok(Outcome { passed, report, record })
+    Ok(Outcome { passed, report, record, checks })
+}
+
+/// What the bridge must have seen of a call in which the caller has spoken and the agent has said it back.
+fn checks(call: &CallReport, record: &Value) -> Vec<Check> {
+    let number = |pointer: &str| record.pointer(pointer).and_then(Value::as_f64);
+    let check = |text: &str, held: bool, seen: String| Check { text: text.to_owned(), held, seen };
+    let counted = |text: &str, pointer: &str, is_good: &dyn Fn(f64) -> bool| match number(pointer) {
+        Some(value) => check(text, is_good(value), value.to_string()),
+        None => check(text, false, "the record does not say".to_owned()),
+    };
+    let up_ms = call.ended_ms.zip(call.accepted_ms).map_or(f64::INFINITY, |(ended, accepted)| ended - accepted);
+    let state = record.pointer("/whatsapp/state").and_then(Value::as_str).unwrap_or_default();
+    vec![
+        counted("the caller's packets come: uplink.packets", "/uplink/packets", &|packets| packets > 0.0),
+        counted("and all of them: uplink.lost", "/uplink/lost", &|lost| lost == 0.0),
+        counted("the agent gets the whole call: uplink.appendedMs", "/uplink/appendedMs", &|appended| {
+            appended + APPENDED_LESS_MAX_MS >= up_ms
+        }),
+        counted("the agent greets and answers: agent.responses", "/agent/responses", &|responses| responses >= 2.0),
+        counted("the caller gets what it says: downlink.playedMs", "/downlink/playedMs", &|played| played > 0.0),
+        check("Meta knows how the call ended: whatsapp.state", state == "settled", state.to_owned()),
+    ]
+}
+
+/// What is shown of a record while the call lasts.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Look {
+    /// The call's state, Meta's side of it, the agent's responses.
+    words: String,
+    /// Packets from the caller and to the caller.
+    packets: String,
+}
+
+impl Look {
+    fn at(record: &Value) -> Self {
+        let word = |pointer: &str| record.pointer(pointer).and_then(Value::as_str).unwrap_or("-").to_owned();
+        let number = |pointer: &str| record.pointer(pointer).and_then(Value::as_u64).unwrap_or_default();
+        Self {
+            words: format!(
+                "state {}, whatsapp {}, responses {}",
+                word("/state"),
+                word("/whatsapp/state"),
+                number("/agent/responses")
+            ),
+            packets: format!("packets in {}, out {}", number("/uplink/packets"), number("/downlink/packets")),
+        }
+    }
 }
 
 /// Drawn for this one time: the bridge listens on loopback, where others may try.
@@ -160,11 +239,12 @@ const SHOWN: [&str; 7] = [
     "agent.bargeIns",
 ];
 
-/// A record's fields, one a line.
+/// A record's fields, one a line; Meta's side of the call comes first.
 fn record_lines(record: &Value) -> Vec<String> {
     let mut fields = Vec::new();
     collect("", record, &mut fields);
     let is_shown = |name: &str| !name.contains('.') || name.starts_with("whatsapp.") || SHOWN.contains(&name);
+    fields.sort_by_key(|(name, _)| !name.starts_with("whatsapp."));
     let shown = fields.into_iter().filter(|(name, _)| is_shown(name));
     let mut lines: Vec<String> = shown.map(|(name, value)| format!("  {name:<34} {}", shortened(&value))).collect();
     if lines.is_empty() {
@@ -200,7 +280,7 @@ fn shortened(text: &str) -> String {
 /// The bridge; gone when dropped, with its folder.
 struct Bridge {
     child: Child,
-    client: Client,
+    client: Arc<Client>,
     address: SocketAddr,
     /// Behind the child: a folder is removed once nobody writes to it.
     _folder: TemporaryFolder,
@@ -242,20 +322,96 @@ impl Bridge {
                 return Err("interrupted".to_owned());
             }
         }
-        Ok(Self { child, client, address, _folder: folder })
+        Ok(Self { child, client: Arc::new(client), address, _folder: folder })
     }
 
     /// What its API tells of a call.
     fn record(&self, id: &str) -> Value {
-        let answer = self.client.get(&target(["api", "sessions", id], &[]));
-        let body = answer.ok().filter(|answer| answer.status == 200).map(|answer| answer.body);
-        body.and_then(|body| serde_json::from_str(&body).ok()).unwrap_or_default()
+        asked(&self.client, &["api", "sessions", id])
     }
+
+    /// Shows what changes in the record of its one call, until that is over or this is dropped.
+    fn watch(&self, begun: Arc<OnceLock<Instant>>, tell: impl Fn(&str) + Send + 'static) -> Result<Regularly, String> {
+        let client = Arc::clone(&self.client);
+        let (mut id, mut last, mut looks) = (None, Look::default(), 0);
+        let look = move || {
+            if id.is_none() {
+                let list = asked(&client, &["api", "sessions"]);
+                id = list.pointer("/sessions/0/callId").and_then(Value::as_str).map(str::to_owned);
+            }
+            let (Some(id), Some(begun)) = (&id, begun.get()) else { return };
+            let record = asked(&client, &["api", "sessions", id]);
+            let now = Look::at(&record);
+            looks += 1;
+            if now.words == last.words && (now.packets == last.packets || looks < LOOKS_OF_PACKETS) {
+                return;
+            }
+            let (at, who) = (system::now().saturating_duration_since(*begun), "bridge's record");
+            let text =
+                if now.words == last.words { now.packets.clone() } else { format!("{}, {}", now.words, now.packets) };
+            let told = Told { scenario: "", call: 0, at, who, text };
+            tell(&line(&told));
+            (last, looks) = (now, 0);
+        };
+        Regularly::begin(LOOK_INTERVAL, look).map_err(|error| format!("no thread for the call's record: {error}"))
+    }
+}
+
+/// What the bridge's API answers; null where it has nothing to say.
+fn asked(client: &Client, path: &[&str]) -> Value {
+    let answer = client.get(&target(path.iter().copied(), &[]));
+    let body = answer.ok().filter(|answer| answer.status == 200).map(|answer| answer.body);
+    body.and_then(|body| serde_json::from_str(&body).ok()).unwrap_or_default()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn record() -> Value {
+        json!({
+            "state": "ended", "whatsapp": { "state": "settled" }, "agent": { "responses": 2 },
+            "uplink": { "packets": 200, "lost": 0, "appendedMs": 12_500 },
+            "downlink": { "packets": 600, "playedMs": 7_000 },
+        })
+    }
+
+    fn call() -> CallReport {
+        CallReport { accepted_ms: Some(500.0), ended_ms: Some(13_400.0), ..CallReport::default() }
+    }
+
+    #[test]
+    fn a_record_must_say_that_the_call_was_heard_and_answered() {
+        let missed = |record: &Value| {
+            let missed = checks(&call(), record).into_iter().filter(|check| !check.held);
+            missed.map(|check| check.text.split(": ").nth(1).unwrap_or_default().to_owned()).collect::<Vec<_>>()
+        };
+        assert_eq!(missed(&record()), Vec::<String>::new());
+        assert_eq!(missed(&Value::Null).len(), 6);
+        for (pointer, bad) in [
+            ("/uplink/packets", json!(0)),
+            ("/uplink/lost", json!(1)),
+            ("/uplink/appendedMs", json!(11_800)),
+            ("/agent/responses", json!(1)),
+            ("/downlink/playedMs", json!(0)),
+            ("/whatsapp/state", json!("accepted")),
+        ] {
+            let mut record = record();
+            *record.pointer_mut(pointer).unwrap() = bad;
+            assert_eq!(missed(&record), [pointer[1..].replace('/', ".")]);
+        }
+    }
+
+    #[test]
+    fn what_changes_in_a_record_is_told_apart_from_packets_that_always_do() {
+        let (one, mut two) = (record(), record());
+        two["uplink"]["packets"] = json!(201);
+        assert_eq!(Look::at(&one).words, Look::at(&two).words);
+        assert_ne!(Look::at(&one), Look::at(&two));
+        two["whatsapp"]["state"] = json!("accepted");
+        assert_ne!(Look::at(&one).words, Look::at(&two).words);
+        assert_eq!(Look::at(&Value::Null).words, "state -, whatsapp -, responses 0");
+    }
 
     #[test]
     fn a_record_is_shown_field_by_field_and_fits_into_a_terminal() {
@@ -265,7 +421,8 @@ mod tests {
         });
         let lines = record_lines(&record);
         let words: Vec<Vec<&str>> = lines.iter().map(|line| line.split_whitespace().collect()).collect();
-        assert_eq!(words[1..], [["state", "ended"], ["uplink.lost", "0"], ["whatsapp.terminate.durationSec", "5"]]);
+        assert_eq!(words[2..], [["state", "ended"], ["uplink.lost", "0"]]);
+        assert_eq!(words[0], ["whatsapp.terminate.durationSec", "5"]);
         assert!(lines.iter().all(|line| line.len() <= 100), "{lines:?}");
         assert_eq!(record_lines(&json!({})), ["  the bridge knows nothing of the call"]);
     }

@@ -14,6 +14,7 @@ use crate::driver::threads::listen;
 use crate::driver::{self, Listener, Setup, Window, files, process, signals, system, tools};
 use crate::io::Door;
 use crate::load::flags::ServerUrl;
+use crate::load::voices;
 use crate::simulator::flags::{SimulateFlags, Surroundings};
 use crate::simulator::report::Report;
 use crate::simulator::{Simulator, SimulatorConfig, SimulatorEvent, wav};
@@ -22,6 +23,9 @@ use crate::tls::Tls;
 /// Where the relay's port may be, where none is asked for: apart from the kernel's own choice, which may be one of the
 /// bridge's media ports, and to those no bridge sends.
 pub(super) const RELAY_PORTS: RangeInclusive<u16> = 20_000..=20_999;
+
+/// How much faster than the built-in agent the caller speaks.
+const CALLER_SPEED: f64 = 1.19;
 
 /// Runs it until all is done or a signal ends it. `say` gets what the user reads before anything happens, `tell` what
 /// happens. Errors say what could not be set up and what to do.
@@ -109,7 +113,8 @@ pub(super) fn run_machine(
 
 /// What callers say.
 pub(super) fn speech(path: Option<&Path>) -> Result<Vec<i16>, String> {
-    let Some(path) = path else { return Ok(builtin::recording().to_vec()) };
+    // Not in the built-in agent's own voice: its greeting is this recording, and a greeting is no answer.
+    let Some(path) = path else { return Ok(voices::at_speed(&builtin::recording(), CALLER_SPEED)) };
     let named = |problem: &str| format!("--speech {} {problem}", path.display());
     let file = files::read(path, wav::FILE_BYTES_MAX).map_err(|problem| named(&problem))?;
     wav::read(&file.ok_or_else(|| named("does not exist"))?).map_err(|problem| named(&problem))

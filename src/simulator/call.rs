@@ -12,6 +12,9 @@ use super::phone::Ear;
 use super::scenario::Graph;
 use super::sdp::{self, Offered};
 
+/// A greeting, or words and the pause after them, take less than this: from then on an answer is missed.
+const ANSWER_TIME: Duration = Duration::from_secs(12);
+
 /// Notes kept of one call.
 const NOTES_MAX: usize = 8;
 
@@ -129,10 +132,14 @@ pub(super) struct Call {
     pub(super) failure: Option<u32>,
     pub(super) notes: Vec<String>,
     pub(super) ear: Ear,
+    /// How like what the caller said something is that was heard afterwards, once the call is over.
+    pub(super) said_back: Option<f64>,
     /// What the relay saw of it, once it is over.
     pub(super) record: Option<Record>,
     /// The longest time without an RTP packet between the first and the end.
     pub(super) gap: Duration,
+    /// The longest time without RTP and RTCP, from the first RTP packet to the end.
+    pub(super) quiet: Duration,
     /// The SDP that was granted.
     answer: Option<String>,
     /// Whether the bridge may not know that `accept` is done.
@@ -156,8 +163,10 @@ impl Call {
             failure: None,
             notes: Vec::new(),
             ear,
+            said_back: None,
             record: None,
             gap: Duration::ZERO,
+            quiet: Duration::ZERO,
             answer: None,
             is_unclear: false,
         }
@@ -176,6 +185,14 @@ impl Call {
         if let Some(last) = self.times.last_media {
             self.gap = self.gap.max(now.saturating_duration_since(last));
         }
+    }
+
+    /// Whether the user hung up so early that there was no time for an answer to what the caller said, or would have.
+    pub(super) fn is_cut(&self) -> bool {
+        let (Some(Ender::User), Some(up), Some(ended)) = (self.ender, self.times.accepted, self.times.ended) else {
+            return false;
+        };
+        self.times.heard_back.is_none() && ended.saturating_duration_since(self.times.spoke.unwrap_or(up)) < ANSWER_TIME
     }
 
     /// The answer, once one was granted.
@@ -260,6 +277,9 @@ impl Call {
         if let Err(rule) = sdp::judge(sdp, &self.offered) {
             self.note(format!("an answer was refused: {} [{}]", rule.text, rule.certainty.label()));
             return Err(Refusal { subcode: rule.subcode, ..Refusal::new(400, rule.code, rule.text) });
+        }
+        if sdp::is_lite(sdp) {
+            self.note(sdp::LITE);
         }
         match &self.answer {
             Some(answer) if answer != sdp => {

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use clap::Args;
 
+use super::graph::OUTCOMES;
 use super::scenarios::{self, SCENARIOS};
 use super::sdp::RULES;
 use super::{AT_ONCE_MAX, Account, CALLS_MAX, SimulatorConfig, Target};
@@ -47,7 +48,7 @@ pub struct SimulateFlags {
     /// Calls of `burst`
     #[arg(long, value_name = "N", default_value_t = 200)]
     pub calls: usize,
-    /// How long callers talk, where a scenario leaves that open
+    /// How long callers talk at the most, where a scenario leaves that open; an answer that it cuts off is not checked
     #[arg(long, value_name = "SEC")]
     pub seconds: Option<f64>,
     /// What callers say: WAV, 16-bit mono of 8, 16, 24 or 48 kHz, a minute at most. Default: a sentence of this program's
@@ -100,10 +101,10 @@ pub struct AccountFlags {
 /// The flags of `demo`.
 #[derive(Args, Clone)]
 pub struct DemoFlags {
-    /// How long the caller stays at the most
+    /// How long the caller stays at the most: 20 to 60
     #[arg(long, value_name = "SEC", default_value_t = 25.0)]
     pub seconds: f64,
-    /// Print the report and the call's record as JSON instead of telling what happens
+    /// Print the report and the call's record as JSON; what happens is told on standard error
     #[arg(long)]
     pub json: bool,
     /// Keep what the caller hears: WAV
@@ -173,7 +174,11 @@ impl SimulateFlags {
                  of your own. Give --allow-remote if it is one"
             ));
         }
-        if server.ip().is_loopback() != self.relay.ip().is_loopback() {
+        let default = ["happy".to_owned()];
+        let is_default = self.scenario.is_empty() && !self.serve;
+        let scenarios = scenarios::find(if is_default { &default } else { &self.scenario })?;
+        let has_media = self.serve || scenarios.iter().any(|scenario| scenario.has_media());
+        if has_media && server.ip().is_loopback() != self.relay.ip().is_loopback() {
             return Err(format!(
                 "--relay {} and the webhook at {server} cannot reach each other: one is this machine's loopback, the other \
                  is not. Give --relay an address of this machine that the bridge reaches",
@@ -193,20 +198,16 @@ impl SimulateFlags {
             return Err(format!("--seconds must be from {} to {}, not {seconds}", TALK_SEC.start(), TALK_SEC.end()));
         }
         let (account, _) = self.account.account()?;
-        let default = ["happy".to_owned()];
         Ok(SimulatorConfig {
             webhook: Target { server, tls, authority, path },
             relay_ip: self.relay.ip(),
             account,
-            scenarios: scenarios::find(if self.scenario.is_empty() && !self.serve {
-                &default
-            } else {
-                &self.scenario
-            })?,
+            scenarios,
             serve: self.serve,
             at_once: self.at_once,
             burst: self.calls,
             talk: self.seconds.map(Duration::from_secs_f64),
+            says_back: false,
             record: self.record.is_some(),
             speech,
             seed: self.seed.unwrap_or(seed),
@@ -229,13 +230,18 @@ pub fn list() -> String {
     for scenario in SCENARIOS {
         let _ = writeln!(text, "  {:<22} {}\n    {}", scenario.name, scenario.certainty.label(), scenario.about);
     }
-    text += "\nWhat an answer must be, and the code of its refusal:\n";
+    text += "\nWhat an answer must be, how sure that is, and the code with which any other is refused here.\n\
+             That Meta refuses it, and with this code, is inferred where it was not seen:\n";
     for rule in RULES {
         let code = match rule.subcode {
             Some(subcode) => format!("{}/{subcode}", rule.code),
             None => rule.code.to_string(),
         };
         let _ = writeln!(text, "  {code:<12} {:<11} {}", rule.certainty.label(), rule.text);
+    }
+    text += "\nWhat else Meta says, and how sure that is:\n";
+    for (code, certainty, when) in OUTCOMES {
+        let _ = writeln!(text, "  {code:<7} {:<11} {when}", certainty.label());
     }
     text
 }
@@ -289,6 +295,17 @@ mod tests {
     }
 
     #[test]
+    fn where_no_call_has_media_the_relay_need_not_be_reached() {
+        let far = |args: &[&str]| config(&[&["--allow-remote"], args].concat(), "198.41.0.4:443");
+        for name in ["verification", "other-events", "bad-signature", "terminate-first", "stale-connect"] {
+            assert!(far(&["--scenario", name]).is_ok(), "{name}");
+        }
+        for args in [&[][..], &["--serve"], &["--scenario", "verification", "--scenario", "no-udp"]] {
+            assert!(far(args).unwrap_err().contains("cannot reach each other"), "{args:?}");
+        }
+    }
+
+    #[test]
     fn a_flag_that_cannot_work_is_named_with_the_way_out() {
         for (args, said) in [
             (&["--calls", "0"][..], "--calls must be from 1"),
@@ -316,7 +333,10 @@ mod tests {
     fn the_list_names_every_scenario_and_rule_with_how_sure_it_is() {
         let text = list();
         assert!(text.contains("happy") && text.contains("inferred") && text.contains("100/2494010"), "{text}");
-        assert_eq!(text.lines().count(), 2 * SCENARIOS.len() + RULES.len() + 3);
+        for code in ["131055", "138003", "138020", "138021", "138022", "45 s"] {
+            assert!(text.contains(code), "{code}");
+        }
+        assert_eq!(text.lines().count(), 2 * SCENARIOS.len() + RULES.len() + OUTCOMES.len() + 6);
         assert!(text.lines().all(|line| line.len() <= 100), "{text}");
     }
 }

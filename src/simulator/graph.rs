@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::http::{Method, Request, Response};
 
-use super::Account;
+use super::{Account, Certainty};
 
 /// Longest `biz_opaque_callback_data`.
 const OPAQUE_BYTES_MAX: usize = 512;
@@ -135,9 +135,26 @@ pub(super) fn title(code: u32) -> &'static str {
         138_008 => "SDP Validation error",
         138_020 => "Relay connection failed",
         138_021 => "No media received by the client",
+        138_022 => "Media transmit timeout",
         _ => "Unknown error",
     }
 }
+
+/// Refusals and endings apart from an answer's SDP: the code, how sure it is that Meta has it so, and when it comes.
+pub(super) const OUTCOMES: [(&str, Certainty, &str); 12] = [
+    ("100", Certainty::Inferred, "Anything is asked of a call that is over, or of none."),
+    ("100", Certainty::Inferred, "An accepted call is rejected instead of terminated."),
+    ("138008", Certainty::Inferred, "accept's SDP is not pre_accept's. That they must be equal is documented."),
+    ("138003", Certainty::Inferred, "pre_accept is asked of an accepted call."),
+    ("131055", Certainty::Seen, "accept is asked again of an accepted call."),
+    ("190", Certainty::Documented, "The token is not the account's."),
+    ("138005", Certainty::Documented, "Too much is asked: 429. That Retry-After comes along is inferred."),
+    ("2", Certainty::Inferred, "The API is down: 503."),
+    ("none", Certainty::Inferred, "Nobody has accepted for 45 s: the caller gives up. Documented are 30 to 60 s."),
+    ("138020", Certainty::Inferred, "Nothing was connected at the relay within 20 s of accept."),
+    ("138021", Certainty::Documented, "Connected, and no media came within 20 s of accept."),
+    ("138022", Certainty::Inferred, "No packet came for 30 s in mid-call. The time is documented, the code is not."),
+];
 
 /// A JSON answer.
 fn response(status: u16, body: &Value) -> Response {

@@ -12,7 +12,7 @@ use super::scenario::{Accepting, Act, After, Applies, Cue, Fault};
 use super::served::Ticket;
 use super::{Due, Place, STRAYS_MAX, Simulator};
 
-/// How long a phone rings. Documented: 30 to 60 s.
+/// How long a phone rings. Documented: 30 to 60 s; which of them is inferred.
 const RING_TIME_MAX: Duration = Duration::from_secs(45);
 
 /// How long a key is pressed.
@@ -21,15 +21,25 @@ const KEY_TIME: Duration = Duration::from_millis(160);
 /// Seconds after which a request that was too much may be made again.
 const RETRY_AFTER_SEC: u32 = 1;
 
-/// Meta's client heard nothing of the relay.
+/// Nothing was ever connected at the relay. Inferred from the code's title, "relay connection failed".
 const RELAY_FAILED: u32 = 138_020;
 
-/// Meta's client heard nothing of the business.
+/// Connected, and yet no media of the business within 20 s. Documented, and seen live.
 const NO_MEDIA: u32 = 138_021;
+
+/// No packet of the business for 30 s in mid-call. The time is documented; that it is this code is inferred from its title,
+/// "media transmit timeout". 138023, "accepted but no media signals", is never sent here.
+const MEDIA_STOPPED: u32 = 138_022;
 
 impl Simulator {
     fn call(&mut self, (run, number): Place) -> Option<&mut Call> {
         self.runs.get_mut(&run)?.calls.get_mut(number)
+    }
+
+    /// Something is to be done, whatever it is: of this call, or of none, which may be any scenario's doing.
+    pub(super) fn count_post(&mut self, place: Option<Place>) {
+        let concerned = self.runs.iter_mut().filter(|(number, _)| place.is_none_or(|(of, _)| of == **number));
+        concerned.for_each(|(_, run)| run.posts += 1);
     }
 
     /// A request about a call came; nothing is made of it yet.
@@ -202,6 +212,10 @@ impl Simulator {
             Act::Say => {
                 call.times.spoke = Some(now);
                 call.times.heard_back = None;
+                let loudness = self.words.loudness();
+                if let Some(call) = self.call(place) {
+                    call.ear.listen_for(loudness);
+                }
                 let (script, seconds) = (self.words.say(), self.words.length().as_secs_f64());
                 self.relay().play(now, key, script);
                 self.tell(now, place, "caller", format!("speaks for {seconds:.1} s"));
@@ -225,9 +239,13 @@ impl Simulator {
 
     /// A call is over: the relay stops, and the bridge is told.
     pub(super) fn end_call(&mut self, now: Instant, place: Place, ender: Ender, failure: Option<u32>) {
+        let key = self.call(place).map(|call| call.key);
+        let record = key.and_then(|key| self.relay.as_ref()?.record(key));
+        let quiet = record.map_or(Duration::ZERO, |record| record.longest_gap(now));
         let Some(call) = self.call(place).filter(|call| call.phase != Phase::Over) else { return };
         if call.phase == Phase::Up {
             call.widen_gap(now);
+            call.quiet = quiet;
         }
         (call.phase, call.ender, call.failure) = (Phase::Over, Some(ender), failure);
         call.times.ended = Some(now);
@@ -300,7 +318,7 @@ impl Simulator {
                 if call.times.media.is_none() && waited > record::FIRST_MEDIA_MAX {
                     lost.push((place, if call.times.connected.is_some() { NO_MEDIA } else { RELAY_FAILED }));
                 } else if broke_off {
-                    lost.push((place, NO_MEDIA));
+                    lost.push((place, MEDIA_STOPPED));
                 }
             }
         }

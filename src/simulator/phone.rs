@@ -11,6 +11,8 @@ use crate::load::voices;
 use crate::relay::record::Received;
 use crate::relay::script::{Beat, Script};
 
+use super::echo::{self, Heard};
+
 /// Frames after which a phone that hears nobody shows that it is there (libopus: every 400 ms).
 const PAUSE_SIGN_FRAMES: usize = 20;
 
@@ -39,6 +41,8 @@ pub(super) struct Words {
     speech: Arc<[Beat]>,
     silence: Arc<[Beat]>,
     length: Duration,
+    /// The loudness of each of its frames.
+    loudness: Arc<[f64]>,
 }
 
 impl Words {
@@ -46,13 +50,13 @@ impl Words {
     pub(super) fn new(pcm: &[i16]) -> Result<Self, CodecError> {
         let mut whole = pcm[..pcm.len().min(SPEECH_SAMPLES_MAX)].to_vec();
         whole.resize(whole.len().next_multiple_of(FRAME_SAMPLES).max(FRAME_SAMPLES), 0);
-        let frames = voices::encode(&whole)?;
+        let (frames, loudness) = (voices::encode(&whole)?, echo::frames(&whole));
         // A payload of the first byte alone is a frame without content: the sign of a sender that pauses.
         let sign: Arc<[u8]> = frames[0][..1].into();
         let pause = (0..AFTER_WORDS_FRAMES).map(|n| n.is_multiple_of(PAUSE_SIGN_FRAMES).then(|| sign.clone()));
         let silence: Arc<[Beat]> = pause.clone().take(PAUSE_SIGN_FRAMES).collect();
         let length = crate::relay::script::FRAME * u32::try_from(frames.len()).expect("a minute has 3000 frames");
-        Ok(Self { speech: frames.into_iter().map(Some).chain(pause).collect(), silence, length })
+        Ok(Self { speech: frames.into_iter().map(Some).chain(pause).collect(), silence, length, loudness })
     }
 
     /// The words once, and silence after them.
@@ -63,6 +67,11 @@ impl Words {
     /// Somebody who listens.
     pub(super) fn listen(&self) -> Script {
         Script { repeat: true, ..Script::shared(Arc::clone(&self.silence)) }
+    }
+
+    /// How loud each 20 ms of the words are.
+    pub(super) fn loudness(&self) -> Arc<[f64]> {
+        Arc::clone(&self.loudness)
     }
 
     /// How long the words take.
@@ -82,6 +91,8 @@ pub(super) struct Ear {
     /// Those that ended.
     pub(super) lulls: u8,
     recording: Option<Recording>,
+    /// The words that were said, and what was heard since.
+    answer: Option<(Arc<[f64]>, Heard)>,
 }
 
 #[derive(Debug, Default)]
@@ -95,12 +106,16 @@ impl Ear {
     /// An ear that keeps what it hears, if it is to be recorded.
     pub(super) fn new(record: bool) -> Result<Self, CodecError> {
         let recording = record.then(Recording::default);
-        Ok(Self { decoder: Decoder::new()?, sound: 0, last_sound: None, voices: 0, lulls: 0, recording })
+        Ok(Self { decoder: Decoder::new()?, sound: 0, last_sound: None, voices: 0, lulls: 0, recording, answer: None })
     }
 
     /// Takes a packet. Whether a voice begins with it.
     pub(super) fn hear(&mut self, packet: &Received) -> bool {
-        if packet.payload.len() <= DTX_BYTES_MAX && self.recording.is_none() {
+        let is_quiet = packet.payload.len() <= DTX_BYTES_MAX;
+        if let Some((_, heard)) = self.answer.as_mut().filter(|_| is_quiet) {
+            heard.take(packet.timestamp, 0.0);
+        }
+        if is_quiet && self.recording.is_none() {
             return false;
         }
         let mut pcm = [0; PACKET_SAMPLES_MAX];
@@ -109,8 +124,11 @@ impl Ear {
         if let Some(recording) = &mut self.recording {
             recording.take(packet, pcm);
         }
-        let sum: f64 = pcm.iter().map(|sample| f64::from(*sample).powi(2)).sum();
-        if (sum / len as f64).sqrt() <= SOUND_RMS {
+        let loudness = echo::loudness(pcm);
+        if let Some((_, heard)) = &mut self.answer {
+            heard.take(packet.timestamp, loudness);
+        }
+        if loudness <= SOUND_RMS {
             return false;
         }
         self.last_sound = Some(packet.at);
@@ -118,6 +136,16 @@ impl Ear {
         let begins = self.sound == VOICE_PACKETS;
         self.voices = self.voices.saturating_add(u8::from(begins));
         begins
+    }
+
+    /// These words are being said: from now on it is listened for them.
+    pub(super) fn listen_for(&mut self, words: Arc<[f64]>) {
+        self.answer = Some((words, Heard::default()));
+    }
+
+    /// How like the words that were said something is that was heard since: 0 to 1.
+    pub(super) fn likeness(&self) -> Option<f64> {
+        self.answer.as_ref().map(|(said, heard)| heard.likeness(said))
     }
 
     /// The time is `now`. Whether a voice has ended.
@@ -197,6 +225,22 @@ mod tests {
         assert!(!ear.has_quieted(at(49) + LULL / 2));
         assert!(ear.has_quieted(at(49) + LULL) && !ear.has_quieted(at(49) + 2 * LULL));
         assert_eq!((ear.voices, ear.lulls), (1, 1));
+    }
+
+    #[test]
+    fn a_greeting_is_no_answer_and_words_through_a_codec_are() {
+        let greeting = crate::builtin::recording();
+        let words = Words::new(&voices::at_speed(&greeting, 1.19)).unwrap();
+        let likeness = |said: Script| {
+            let mut ear = Ear::new(false).unwrap();
+            ear.listen_for(words.loudness());
+            for (seq, beat) in said.beats.iter().take(400).enumerate() {
+                beat.iter().for_each(|payload| _ = ear.hear(&packet(Instant::now(), seq as u16, payload)));
+            }
+            ear.likeness().unwrap()
+        };
+        let (same, other) = (likeness(words.say()), likeness(Words::new(&greeting).unwrap().say()));
+        assert!(same > 0.95 && other < 0.6, "{same} {other}");
     }
 
     #[test]

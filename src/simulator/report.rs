@@ -18,7 +18,7 @@ const SCENARIOS_MAX: usize = 1_024;
 #[derive(Clone, Debug, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Report {
-    /// Everything that was asked for ran, and held.
+    /// Everything that was asked for ran, and held, and nothing was asked of the Graph API that belongs to no call.
     pub passed: bool,
     /// Whether a signal ended it early.
     pub interrupted: bool,
@@ -58,7 +58,7 @@ pub struct ScenarioReport {
 }
 
 /// A call. Times are in milliseconds; those without another word count from when the connect webhook was sent.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct CallReport {
     /// Its id.
@@ -85,6 +85,8 @@ pub struct CallReport {
     pub connecting_ms: Option<f64>,
     /// It was over.
     pub ended_ms: Option<f64>,
+    /// How like the caller's words something is that the caller heard afterwards, by its loudness: 0 to 1.
+    pub said_back: Option<f64>,
     /// Who ended it: `user`, `bridge`, `client` (Meta's, for want of an answer or of media) or `simulator`.
     pub ended_by: Option<&'static str>,
     /// Meta's code, where its client ended it.
@@ -120,6 +122,7 @@ impl CallReport {
             own_ms: own(call).map(|parts| parts.map(ms)),
             connecting_ms: between(times.applied, times.connected).map(ms),
             ended_ms: told(times.ended),
+            said_back: call.said_back.map(|likeness| (100.0 * likeness).round() / 100.0),
             ended_by: call.ender.map(|ender| match ender {
                 Ender::User => "user",
                 Ender::Bridge => "bridge",
@@ -194,8 +197,7 @@ impl fmt::Display for ScenarioReport {
         writeln!(f, "{}: {verdict} ({:.1} s, {} at Meta)", self.name, self.seconds, self.certainty)?;
         writeln!(f, "  {}", self.about)?;
         for check in &self.checks {
-            let mark = if check.held { "ok" } else { "NOT" };
-            writeln!(f, "  {mark:>5}  {:<56}  {}", check.text, check.seen)?;
+            writeln!(f, "{check}")?;
         }
         if let Some((sum, [first, second, third])) = self.own() {
             writeln!(f, "         the bridge's own time: {sum:.1} ms = {first:.1} from the webhook to pre_accept +")?;
@@ -223,7 +225,7 @@ impl Report {
     }
 
     pub(super) fn concluded(mut self, asked: usize) -> Self {
-        self.passed = self.error.is_none() && !self.interrupted && self.held == asked;
+        self.passed = self.error.is_none() && !self.interrupted && self.held == asked && self.strays.is_empty();
         self
     }
 
@@ -237,6 +239,9 @@ impl Report {
         match &self.error {
             Some(error) => format!("it could not run: {error}"),
             None if self.interrupted => format!("interrupted; {} of {} held", self.held, self.ran),
+            None if !self.strays.is_empty() => {
+                format!("{} of {} held, but something was asked that belongs to no call", self.held, self.ran)
+            }
             None => format!("{} of {} held", self.held, self.ran),
         }
     }

@@ -10,7 +10,7 @@ use super::call::{Call, Ender, Phase};
 use super::expect::{self, Delivered, View, shown};
 use super::phone::Ear;
 use super::report::ScenarioReport;
-use super::scenario::{Calls, Scenario, Signature};
+use super::scenario::{Calls, Expect, Scenario, Signature};
 use super::signature;
 use super::webhooks::{self, CallText, Ending, Shape};
 use super::{Due, Place, Simulator, SimulatorEvent, Target};
@@ -30,6 +30,9 @@ const SENDINGS_MAX: u32 = 4;
 /// Until a webhook is sent again; doubles each time.
 const SEND_AGAIN: Duration = Duration::from_secs(1);
 
+/// A gap in the audio that is worth a note.
+const GAP_NOTED: Duration = Duration::from_secs(5);
+
 /// Notes of one scenario.
 const NOTES_MAX: usize = 16;
 
@@ -42,6 +45,8 @@ pub(super) struct Run {
     /// Calls that it will have.
     size: usize,
     delivered: Vec<Delivered>,
+    /// Requests to do something, those included that were refused or belong to no call.
+    pub(super) posts: u64,
     /// Webhooks that were not sent, or not answered yet.
     pub(super) undelivered: usize,
     /// When it is judged.
@@ -151,6 +156,7 @@ impl Simulator {
             calls: Vec::new(),
             size,
             delivered: Vec::new(),
+            posts: 0,
             undelivered: 0,
             judged_at: None,
             notes: Vec::new(),
@@ -423,13 +429,23 @@ impl Simulator {
             self.by_id.remove(&call.id);
             self.by_key.remove(&call.key);
             call.record = self.relay.as_mut().and_then(|relay| relay.remove(call.key));
+            call.said_back = call.ear.likeness();
             if let Some(samples) = call.ear.take_recording() {
                 let name = format!("{}-{}", run.scenario.name, call.number + 1);
                 (self.sink)(SimulatorEvent::Recording(name, samples));
             }
         }
-        let view = View { calls: &run.calls, delivered: &run.delivered };
-        let checks = run.scenario.expect.iter().map(|expect| expect::judge(*expect, &view)).collect();
+        let view = View { calls: &run.calls, delivered: &run.delivered, posts: run.posts };
+        let is_cut = self.config.talk.is_some() && run.calls.iter().any(Call::is_cut);
+        if is_cut && run.scenario.expect.contains(&Expect::HeardBack) {
+            run.notes.push("--seconds ended a call before the caller had an answer: that is not checked".to_owned());
+        }
+        let own =
+            run.scenario.expect.iter().filter(|expect| !(is_cut && **expect == Expect::HeardBack)).flat_map(|expect| {
+                let said_back = self.config.says_back && *expect == Expect::HeardBack;
+                [Some(*expect), said_back.then_some(Expect::SaidBack)]
+            });
+        let checks = own.flatten().map(|expect| expect::judge(expect, &view)).collect();
         run.gather_notes();
         let took = now.saturating_duration_since(run.begun);
         let report = ScenarioReport::new(run.scenario, took, checks, &run.calls, run.notes);
@@ -450,6 +466,12 @@ impl Run {
             let (Some(record), times) = (&call.record, &call.times) else { continue };
             if record.checks.aggressive {
                 note("its first connectivity check nominates already; Meta wants regular nomination".to_owned());
+            }
+            if call.gap > GAP_NOTED {
+                note(format!(
+                    "no audio (RTP) came for {}; WhatsApp's client bears 30 s, and counts RTCP",
+                    shown(call.gap)
+                ));
             }
             if record.checks.role_conflicts > 0 {
                 note("its checks claim the controlled role, which is the relay's".to_owned());

@@ -34,6 +34,12 @@ const ASK_AGAIN: Duration = Duration::from_secs(1);
 /// How long a call may be without media before it is given up.
 const MEDIA_WAIT: Duration = Duration::from_secs(15);
 
+/// Quiet after which it says back what it has heard.
+const PAUSE: Duration = Duration::from_millis(600);
+
+/// Longest packet that is only the sign of somebody who is silent.
+const SIGN_BYTES_MAX: usize = 2;
+
 const SECRET: &str = "an-app-secret";
 
 /// What it does wrong.
@@ -62,6 +68,8 @@ pub(crate) enum Fault {
     Loses,
     /// Speaks once, and then no more.
     FallsSilent,
+    /// Speaks once, and then nothing at all comes from it.
+    GoesDead,
     /// Never accepts.
     Undecided,
     /// Accepts at once, media or not.
@@ -76,6 +84,12 @@ pub(crate) enum Fault {
     DeafToTerminate,
     /// Lets a call be that cannot be.
     LetsRing,
+    /// Hears nothing: speaks whatever the caller says.
+    Deaf,
+    /// Takes what is no call for one.
+    AnswersMessages,
+    /// Takes calls that are over, and asks for them in words that cannot be read.
+    Unreadable,
     /// Ends each call five seconds after it was accepted.
     Impatient,
 }
@@ -93,6 +107,8 @@ struct Call {
     give_up_at: Instant,
     is_over: bool,
     spoken_until: Option<Instant>,
+    has_answered: bool,
+    is_dead: bool,
 }
 
 /// Something under way or to be done.
@@ -121,6 +137,8 @@ pub(crate) struct World {
     over: HashSet<String>,
     crypto: Crypto,
     voice: Vec<Arc<[u8]>>,
+    /// Whether it says back what it hears.
+    says_back: bool,
     webhooks: u32,
     packets: u64,
     /// When the simulator is told to stop.
@@ -131,6 +149,12 @@ pub(crate) struct World {
     deadline: Option<Instant>,
 }
 
+/// What a caller says: 3 s of a tone whose loudness no other has.
+fn words() -> Vec<i16> {
+    let loudness = |tenth: usize| f64::from(((tenth * 7_919 + 13) % 97) as u32) / 97.0;
+    (0..72_000).map(|n| (12_000.0 * loudness(n / 2_400) * (n as f64 * 0.1).sin()) as i16).collect()
+}
+
 fn unix_sec() -> u64 {
     1_790_000_000
 }
@@ -138,6 +162,24 @@ fn unix_sec() -> u64 {
 impl World {
     /// A simulator that runs these scenarios against a bridge with this fault.
     pub(crate) fn new(names: &[&str], fault: Fault) -> Self {
+        Self::made(names, fault, false)
+    }
+
+    /// The same with an agent that is known to say a caller's words back, and a caller who says some.
+    pub(crate) fn saying_back(names: &[&str], fault: Fault) -> Self {
+        Self::made(names, fault, true)
+    }
+
+    /// The same with callers who talk so long at the most.
+    pub(crate) fn talking(names: &[&str], fault: Fault, talk: Duration) -> Self {
+        Self::made_with(names, fault, false, Some(talk))
+    }
+
+    fn made(names: &[&str], fault: Fault, says_back: bool) -> Self {
+        Self::made_with(names, fault, says_back, None)
+    }
+
+    fn made_with(names: &[&str], fault: Fault, says_back: bool, talk: Option<Duration>) -> Self {
         let relay: SocketAddr = "127.0.0.1:3480".parse().expect("an address");
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
         let config = SimulatorConfig {
@@ -158,9 +200,10 @@ impl World {
             serve: false,
             at_once: 1,
             burst: 6,
-            talk: None,
+            talk,
+            says_back,
             record: true,
-            speech: vec![0; 24_000],
+            speech: if says_back { words() } else { vec![0; 24_000] },
             seed: 7,
             unix_sec,
         };
@@ -171,7 +214,9 @@ impl World {
         };
         let now = Instant::now();
         // A voice of 2 s, and a pause that a phone hears as its end.
-        let voice = [speech(Duration::from_secs(2), 150.0), silence(Duration::from_secs(2))].concat();
+        let hears = says_back && fault != Fault::Deaf;
+        let pause = Duration::from_secs(if hears { 60 } else { 2 });
+        let voice = [speech(Duration::from_secs(2), 150.0), silence(pause)].concat();
         let mut world = Self {
             now,
             start: now,
@@ -187,6 +232,7 @@ impl World {
             over: HashSet::new(),
             crypto: Crypto::new(),
             voice,
+            says_back: hears,
             webhooks: 0,
             packets: 0,
             stop_after: None,
@@ -350,6 +396,9 @@ impl World {
             .flatten()
             .flat_map(|entry| entry["changes"].as_array().expect("a list of changes"))
         {
+            if change["field"] == "messages" && self.fault == Fault::AnswersMessages {
+                self.later(LATENCY, Coming::Ask("wacid.of-a-message".to_owned(), "pre_accept"));
+            }
             for call in change["value"]["calls"].as_array().into_iter().flatten() {
                 self.take_event(call);
             }
@@ -365,7 +414,7 @@ impl World {
             if self.fault == Fault::Terminates && !self.over.contains(&id) {
                 self.later(LATENCY, Coming::Ask(id.clone(), "terminate"));
             }
-            if self.fault != Fault::NoClock {
+            if !matches!(self.fault, Fault::NoClock | Fault::Unreadable) {
                 self.over.insert(id.clone());
             }
             if self.fault != Fault::DeafToTerminate
@@ -378,7 +427,7 @@ impl World {
         }
         let sent: u64 = event["timestamp"].as_str().and_then(|text| text.parse().ok()).expect("a time");
         let is_past = self.over.contains(&id) || sent + 120 < unix_sec();
-        if is_past && self.fault != Fault::NoClock {
+        if is_past && !matches!(self.fault, Fault::NoClock | Fault::Unreadable) {
             return;
         }
         if self.calls.contains_key(&id) {
@@ -407,6 +456,8 @@ impl World {
             give_up_at: self.now + MEDIA_WAIT,
             is_over: false,
             spoken_until: None,
+            has_answered: false,
+            is_dead: false,
         };
         self.calls.insert(id.clone(), call);
         self.later(LATENCY, Coming::Ask(id, "pre_accept"));
@@ -414,15 +465,18 @@ impl World {
 
     /// Asks the Graph API, on a connection of its own.
     fn ask(&mut self, id: &str, action: &'static str) {
-        let Some(call) = self.calls.get_mut(id) else { return };
-        if call.is_over && action != "terminate" {
+        let call = self.calls.get(id);
+        if call.is_some_and(|call| call.is_over) && action != "terminate" {
             return;
         }
-        let mut answer = call.answer.clone();
+        let mut answer = call.map_or_else(String::new, |call| call.answer.clone());
         if action == "accept" && self.fault == Fault::OtherAnswer {
             answer = answer.replace("s=-", "s=another");
         }
         let mut body = json!({ "messaging_product": "whatsapp", "call_id": id, "action": action });
+        if self.fault == Fault::Unreadable {
+            body["messaging_product"] = json!("whatever");
+        }
         if action.ends_with("accept") {
             body["session"] = json!({ "sdp_type": "answer", "sdp": answer });
         }
@@ -467,7 +521,7 @@ impl World {
         for (id, call) in &mut self.calls {
             call.client.handle_timeout(now);
             while let Some((to, payload)) = call.client.poll_transmit() {
-                if to == call.relay {
+                if to == call.relay && !call.is_dead {
                     sends.push((call.local, payload));
                 }
             }
@@ -489,11 +543,20 @@ impl World {
             if is_due && fault == Fault::Undecided {
                 call.accept_by = None;
             }
-            let is_brief = matches!(fault, Fault::FallsSilent | Fault::ChangesSsrc);
+            let is_brief = matches!(fault, Fault::FallsSilent | Fault::GoesDead | Fault::ChangesSsrc);
             if call.accepted.is_some() && is_connected && !call.has_spoken && fault != Fault::Mute {
                 call.has_spoken = true;
                 call.client.speak(now, self.voice.clone());
                 call.spoken_until = Some(now + Duration::from_millis(500)).filter(|_| is_brief);
+            }
+            let heard = call.client.received.iter().filter(|packet| packet.payload.len() > SIGN_BYTES_MAX);
+            if self.says_back
+                && !call.has_answered
+                && heard.clone().last().is_some_and(|last| last.timestamp + PAUSE <= now)
+            {
+                call.has_answered = true;
+                let words = heard.map(|packet| packet.payload.clone()).collect();
+                call.client.speak(now, [words, silence(Duration::from_secs(60))].concat());
             }
             if call.spoken_until.is_some_and(|at| at <= now) {
                 call.spoken_until = None;
@@ -501,6 +564,7 @@ impl World {
                     call.client.change_ssrc();
                 } else {
                     call.client.hush();
+                    call.is_dead = fault == Fault::GoesDead;
                 }
             }
             let is_late = !is_connected && call.give_up_at <= now;

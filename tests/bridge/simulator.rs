@@ -218,15 +218,43 @@ fn what_cannot_work_is_said_in_a_sentence() {
 }
 
 #[test]
+fn a_reader_that_has_seen_enough_ends_nothing() {
+    let graph = free_address().to_string();
+    let server = bridge("pipe", &graph, "24260-24269");
+    let webhook = format!("http://{}/webhooks/whatsapp", server.address());
+    for json in [&[][..], &["--json", "-"]] {
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        drop(reader);
+        let mut command = Command::new(env!("CARGO_BIN_EXE_voice-media-bridge"));
+        command.env_clear().envs(ACCOUNT).args(["simulate-whatsapp", "--webhook", &webhook, "--listen", &graph]);
+        command.args(["--scenario", "verification", "--verbose"]).args(json);
+        let status = command.stdout(writer.try_clone().expect("a descriptor")).stderr(writer).status();
+        assert_eq!(status.expect("it was started").code(), Some(0), "{json:?}");
+    }
+}
+
+#[test]
 fn the_demo_shows_a_call_and_its_record() {
     let heard = format!("{}/demo.wav", env!("CARGO_TARGET_TMPDIR"));
     let mut command = Command::new(env!("CARGO_BIN_EXE_voice-media-bridge"));
     let process = Process::start(command.env_clear().args(["demo", "--record", &heard]));
     let (status, output) = process.ended(Duration::from_secs(90));
     assert!(status.success(), "{output}");
-    for said in ["pre_accept", "the call is up", "the first audio", "hangs up", "callId", "It works"] {
+    for said in [
+        "says back",
+        "bridge's record  state active",
+        "uplink.appendedMs",
+        "pre_accept",
+        "the call is up",
+        "the first audio",
+        "hangs up",
+        "callId",
+        "It works",
+    ] {
         assert!(output.contains(said), "{said}:\n{output}");
     }
     assert!(output.lines().all(|line| line.chars().count() <= 100), "{output}");
+    let (code, short) = run(&["demo", "--seconds", "6"], &[]);
+    assert!(code == Some(1) && short.contains("--seconds must be from 20 to 60"), "{short}");
     assert!(std::fs::metadata(&heard).is_ok_and(|file| file.len() > 100_000));
 }

@@ -39,6 +39,8 @@ pub(crate) struct RtcClient {
     next_frame: Option<(Instant, u64)>,
     /// What is said, again and again; empty: frames that hold their number.
     words: Vec<Arc<[u8]>>,
+    /// The number of the frame with which they begin.
+    words_from: u64,
     /// When DTLS was connected.
     pub(crate) connected: Option<Instant>,
     /// When the other side closed.
@@ -111,6 +113,7 @@ impl RtcClient {
             deadline: now,
             next_frame: None,
             words: Vec::new(),
+            words_from: 0,
             connected: None,
             closed: None,
             disconnected: None,
@@ -148,7 +151,7 @@ impl RtcClient {
             self.next_frame = Some((at + FRAME, frame + 1));
             let payload: Arc<[u8]> = match &self.words[..] {
                 [] => Arc::from((frame as u32).to_be_bytes()),
-                words => words[frame as usize % words.len()].clone(),
+                words => words[(frame - self.words_from) as usize % words.len()].clone(),
             };
             let write = RtpWrite::new(PT_OPUS.into(), (1000 + frame).into(), frame as u32 * 960, now, payload);
             self.rtc.direct_api().stream_tx(&self.ssrc).expect("declared at the start").write_rtp(write);
@@ -157,11 +160,11 @@ impl RtcClient {
         }
     }
 
-    /// Says this from now on, again and again. It must be connected.
+    /// Says this from its beginning on, again and again. It must be connected.
     pub(crate) fn speak(&mut self, now: Instant, words: Vec<Arc<[u8]>>) {
         let (_, frame) = self.next_frame.unwrap_or((now, 0));
         self.next_frame = Some((now, frame));
-        self.words = words;
+        (self.words, self.words_from) = (words, frame);
     }
 
     /// Goes on under another SSRC.
