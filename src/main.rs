@@ -34,12 +34,14 @@ use voice_media_bridge::top;
 
 /// Joins WhatsApp Business voice calls (WebRTC, Opus) to a realtime speech model
 ///
-/// A webhook posts WhatsApp's SDP offer to POST /api/sessions and gets the answer; the caller then talks with the model.
-/// Without an API key a built-in agent answers: it greets the caller and plays their words back.
+/// It takes Meta's webhook itself and answers through the Graph API (WhatsApp, below); or a webhook posts WhatsApp's SDP offer to
+/// POST /api/sessions and gets the answer. The caller then talks with the model. Without an API key a built-in agent answers: it
+/// greets the caller and plays their words back.
 #[derive(Parser)]
 #[command(version, about, args_conflicts_with_subcommands = true, max_term_width = 100)]
 #[command(after_help = "Every flag can be set by the environment variable that its help names.\n\
-    Try it: run without arguments, open http://127.0.0.1:8080/ and press Call.")]
+    See it work: voice-media-bridge demo. Talk with it: run without arguments, open http://127.0.0.1:8080/\n\
+    and press Call.")]
 struct Cli {
     #[command(subcommand)]
     command: Option<Task>,

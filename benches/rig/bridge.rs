@@ -113,6 +113,15 @@ pub(crate) struct Posted {
     pub(crate) worker: u64,
 }
 
+/// A call that was opened, and what it cost.
+struct Opened {
+    call: CallNumber,
+    control: u64,
+    worker: u64,
+    /// What control has put out.
+    out: Vec<Output<Message>>,
+}
+
 /// What one input of the worker came to.
 #[derive(Default)]
 pub(crate) struct Done {
@@ -286,24 +295,8 @@ impl Bridge {
         self.worker(Input::Timeout);
     }
 
-    /// Posts an offer as the webhook does, over a connection of its own, up to the bytes of the HTTP answer.
-    pub(crate) fn post(&mut self, offer: &str) -> Posted {
-        let stream = self.accepts.pop().expect("control accepts connections");
-        self.control(accepted(stream));
-        self.posts += 1;
-        let body = json!({
-            "callId": format!("wacid.{}", self.posts),
-            "sdpOffer": offer,
-            "from": "15550100",
-            "config": {"voice": "alloy", "instructions": "Answer in one sentence."}
-        })
-        .to_string();
-        let request = format!(
-            "POST /api/sessions HTTP/1.1\r\nHost: 127.0.0.1:8080\r\nContent-Type: application/json\r\n\
-             Content-Length: {}\r\nConnection: close\r\n\r\n{body}",
-            body.len()
-        );
-
+    /// Hands control a request that opens a call, and the worker what control makes of it, until control has the answer.
+    fn open(&mut self, stream: StreamKey, request: &str) -> Opened {
         let (meter, now) = (self.meter, self.now);
         let mut out = Vec::new();
         let received = Input::Received { stream, bytes: request.as_bytes() };
@@ -334,6 +327,28 @@ impl Bridge {
             other => Err(other),
         });
         control += metered(meter, &mut self.control, now, Input::Message(answered), &mut out);
+        Opened { call, control, worker, out }
+    }
+
+    /// Posts an offer as the webhook does, over a connection of its own, up to the bytes of the HTTP answer.
+    pub(crate) fn post(&mut self, offer: &str) -> Posted {
+        let stream = self.accepts.pop().expect("control accepts connections");
+        self.control(accepted(stream));
+        self.posts += 1;
+        let body = json!({
+            "callId": format!("wacid.{}", self.posts),
+            "sdpOffer": offer,
+            "from": "15550100",
+            "config": {"voice": "alloy", "instructions": "Answer in one sentence."}
+        })
+        .to_string();
+        let request = format!(
+            "POST /api/sessions HTTP/1.1\r\nHost: 127.0.0.1:8080\r\nContent-Type: application/json\r\n\
+             Content-Length: {}\r\nConnection: close\r\n\r\n{body}",
+            body.len()
+        );
+
+        let Opened { call, control, worker, mut out } = self.open(stream, &request);
         let bytes = take(&mut out, |output| match output {
             Output::Write { bytes, .. } => Ok(bytes),
             other => Err(other),
@@ -360,34 +375,7 @@ impl Bridge {
              X-Hub-Signature-256: {signature}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
             body.len()
         );
-        let (meter, now) = (self.meter, self.now);
-        let mut out = Vec::new();
-        let received = Input::Received { stream, bytes: request.as_bytes() };
-        let mut control = metered(meter, &mut self.control, now, received, &mut out);
-        let open = take(&mut out, |output| match output {
-            Output::Message { to: Node::Worker(0), message } => Ok(message),
-            other => Err(other),
-        });
-        let Message::ToWorker(ToWorker::Open(call)) = &open else { panic!("{open:?}") };
-        let call = call.call;
-        let mut worker = metered(meter, &mut self.worker, now, Input::Message(open), &mut out);
-        let socket = take(&mut out, |output| match output {
-            Output::BindUdp { socket, .. } => Ok(socket),
-            other => Err(other),
-        });
-        let leg = socket.slot as usize;
-        self.legs.resize_with(self.legs.len().max(leg + 1), || Leg { socket, model: None, model_heard: 0 });
-        let bound = Input::UdpBound { socket, port: MEDIA_PORT + leg as u16 };
-        worker += metered(meter, &mut self.worker, now, bound, &mut self.out);
-        let answered = take(&mut self.out, |output| match output {
-            Output::Message { to: Node::Control, message }
-                if !matches!(message, Message::FromWorker { event: FromWorker::Load(_), .. }) =>
-            {
-                Ok(message)
-            }
-            other => Err(other),
-        });
-        control += metered(meter, &mut self.control, now, Input::Message(answered), &mut out);
+        let Opened { call, control, worker, mut out } = self.open(stream, &request);
         let ask = take(&mut out, |output| match output {
             Output::Message { to: Node::Graph, message: Message::AskGraph(ask) } if ask.body.is_some() => Ok(ask),
             other => Err(other),

@@ -134,7 +134,7 @@ impl Control {
     pub(super) fn go_on_leaving(&mut self, now: Instant) {
         if let Life::Draining(drain) = &self.life
             && self.calls.live() == 0
-            && (now >= drain.until || !self.waits_for_clients())
+            && (now >= drain.until || !self.waits_for_clients() && !self.waits_for_receiver())
         {
             let sec = now.saturating_duration_since(drain.since).as_secs();
             tracing::info!(sec, "drained: no call is left");

@@ -181,6 +181,12 @@ impl Control {
         self.forwards() && (waiting.parcels >= FORWARD_PARCELS_MAX || waiting.bytes + bytes > FORWARD_BYTES_MAX)
     }
 
+    /// Whether webhooks are still to be passed on while another instance serves: nobody waits for this one's end then.
+    pub(super) fn waits_for_receiver(&self) -> bool {
+        let is_waiting = self.meta.as_ref().is_some_and(|meta| meta.forwarding.parcels > 0);
+        is_waiting && self.successor == Successor::Known
+    }
+
     /// Whether there is anybody to pass webhooks on to.
     fn forwards(&self) -> bool {
         self.config.whatsapp.as_ref().is_some_and(|whatsapp| whatsapp.forward_url.is_some())

@@ -28,6 +28,7 @@ mod support;
 mod tls;
 mod upgrade;
 mod voice;
+mod whatsapp;
 mod world;
 
 use voice_media_bridge::relay;

@@ -21,6 +21,7 @@ BINARY = pathlib.Path(os.environ.get("BRIDGE_BINARY", ROOT / "target" / "release
 
 START_SEC = 15  # a loaded two-core machine starts it in well under one
 STOP_SEC = 10
+PROGRAM_START_SEC = 60  # what others wrote loads half of Python first
 MEDIA_PORTS = "42000-42199"
 
 
@@ -127,3 +128,30 @@ def wait_until_ready(bridge):
     raise RuntimeError(
         f"the server is not ready after {START_SEC} s (exit {bridge.process.poll()}); its log ends:\n{tail}"
     )
+
+
+@contextlib.contextmanager
+def program(what, command, log, port, path="/", is_up=lambda response: True):
+    """A server that others wrote: started, awaited until it answers on its port, ended; its log is kept."""
+    with open(EVIDENCE / log, "ab") as file:
+        process = subprocess.Popen(command, stdout=file, stderr=file, env=dict(os.environ))
+    try:
+        until = time.monotonic() + PROGRAM_START_SEC
+        while time.monotonic() < until and process.poll() is None:
+            with contextlib.suppress(OSError, http.client.HTTPException):
+                connection = http.client.HTTPConnection("127.0.0.1", port, timeout=2)
+                with contextlib.closing(connection):
+                    connection.request("GET", path)
+                    if is_up(connection.getresponse()):
+                        break
+            time.sleep(0.1)
+        else:
+            raise RuntimeError(f"{what} does not start; see {EVIDENCE / log}")
+        yield process
+    finally:
+        process.terminate()
+        try:
+            process.wait(5)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()

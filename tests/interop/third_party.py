@@ -3,8 +3,6 @@
 import asyncio
 import contextlib
 import http.client
-import os
-import subprocess
 import time
 
 import bridge as server
@@ -79,24 +77,7 @@ def realtime_server():
     """Started, awaited, ended; its log is kept."""
     port = server.free_port()
     program = server.pathlib.Path(__file__).with_name("third_party_server.py")
-    with open(server.EVIDENCE / "third-party-server.log", "wb") as log:
-        process = subprocess.Popen([PYTHON, program, str(port)], stdout=log, stderr=log, env=dict(os.environ))
-    try:
-        until = time.monotonic() + START_SEC
-        while time.monotonic() < until and process.poll() is None:
-            with contextlib.suppress(OSError, http.client.HTTPException):
-                connection = http.client.HTTPConnection("127.0.0.1", port, timeout=2)
-                connection.request("GET", "/v1/pool")
-                if connection.getresponse().status == 200:
-                    break
-            time.sleep(0.2)
-        else:
-            raise RuntimeError(f"the realtime server does not start; see {log.name}")
+    is_up = lambda response: response.status == 200
+    command = [PYTHON, program, str(port)]
+    with server.program("the realtime server", command, "third-party-server.log", port, "/v1/pool", is_up):
         yield f"ws://127.0.0.1:{port}/v1/realtime"
-    finally:
-        process.terminate()
-        try:
-            process.wait(5)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()

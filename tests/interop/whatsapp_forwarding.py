@@ -5,12 +5,8 @@ What is not a call arrives there as it came, while the bot is away and comes bac
 
 import asyncio
 import collections
-import contextlib
 import hashlib
-import http.client
 import json
-import os
-import subprocess
 import sys
 import time
 
@@ -20,7 +16,6 @@ from whatsapp_webhook import raw, signed
 
 LIMIT_SEC = 90
 PROGRAM = server.pathlib.Path(__file__).with_name("whatsapp_receiver.py")
-START_SEC = 30  # its imports are slow on a loaded machine
 PASS_SEC = 30  # a bot that is back is tried again within a backoff of seconds
 SENDERS = [f"2507880000{number:02}" for number in range(5)]
 EACH = 8  # messages of each sender
@@ -55,11 +50,13 @@ def with_a_bot(report, bridge, port, seen):
         report.check("so is a field that no bridge knows", sent.webhook({"field": "flows", "value": {"x": [1]}}) == 200)
         lines = wait_for(seen, lambda lines: len(arrived(lines)) >= 3 and len(handled(lines)) >= 2)
         report.check(
-            "all arrive, byte for byte", arrived(lines) == sent.all, f"{len(arrived(lines))} of {len(sent.all)}"
+            # Those of different people do not wait for each other.
+            "all arrive, byte for byte", sorted(arrived(lines)) == sorted(sent.all),
+            f"{len(arrived(lines))} of {len(sent.all)}"
         )
         report.check("with Meta's signature, which the bot has checked", statuses(lines) == {200}, statuses(lines))
         said = [line["handled"] for line in handled(lines)]
-        report.check("the bot reads the words as they were written", said[:1] == ["Grüße, 你好 / 5 > 3 \u2028"], said)
+        report.check("the bot reads the words as they were written", "Grüße, 你好 / 5 > 3 \u2028" in said, said)
 
         before = len(arrived(read(seen)))
         call = meta.webhook(meta.terminate("wacid.nobody", SENDERS[0]))
@@ -144,30 +141,7 @@ def wait_for(path, enough):
     return lines
 
 
-@contextlib.contextmanager
 def bot(port, seen):
-    """Started, awaited, ended; its log is kept."""
-    with open(server.EVIDENCE / "whatsapp-receiver.log", "ab") as log:
-        process = subprocess.Popen(
-            [sys.executable, PROGRAM, str(port), str(seen)], stdout=log, stderr=log, env=dict(os.environ)
-        )
-    try:
-        until = time.monotonic() + START_SEC
-        while time.monotonic() < until and process.poll() is None:
-            with contextlib.suppress(OSError, http.client.HTTPException):
-                connection = http.client.HTTPConnection("127.0.0.1", port, timeout=2)
-                with contextlib.closing(connection):
-                    connection.request("GET", "/nothing")
-                    connection.getresponse()
-                break
-            time.sleep(0.1)
-        else:
-            raise RuntimeError(f"the bot does not start; see {log.name}")
-        yield
-    finally:
-        process.terminate()
-        try:
-            process.wait(5)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+    """Started, awaited, ended."""
+    command = [sys.executable, PROGRAM, str(port), str(seen)]
+    return server.program("the bot", command, "whatsapp-receiver.log", port, "/nothing")

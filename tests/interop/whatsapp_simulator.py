@@ -3,13 +3,10 @@
 What it finds right there is right by others' measure too; what it finds wrong must be something that pipecat is known to do.
 """
 
-import contextlib
-import http.client
 import json
 import os
 import subprocess
 import sys
-import time
 
 import bridge as server
 import meta
@@ -17,7 +14,6 @@ from whatsapp_forwarding import bot, handled, wait_for
 
 LIMIT_SEC = 90
 PROGRAM = server.pathlib.Path(__file__).with_name("whatsapp_pipecat.py")
-START_SEC = 30  # its imports are slow on a loaded machine
 RUN_SEC = 60
 SCENARIOS = ["happy", "late-accept", "unknown-fields", "user-hangs-up"]
 # With a call and a message in them, and nothing that a bot must do about it.
@@ -89,28 +85,7 @@ def simulated(webhook, graph_port, scenarios):
     return done.returncode, json.loads(result.read_text())
 
 
-@contextlib.contextmanager
 def pipecat(port, graph_url):
-    """Started, awaited, ended; its log is kept."""
-    with open(server.EVIDENCE / "whatsapp-pipecat.log", "wb") as log:
-        process = subprocess.Popen([sys.executable, PROGRAM, str(port), graph_url], stdout=log, stderr=log)
-    try:
-        until = time.monotonic() + START_SEC
-        while time.monotonic() < until and process.poll() is None:
-            with contextlib.suppress(OSError, http.client.HTTPException):
-                connection = http.client.HTTPConnection("127.0.0.1", port, timeout=2)
-                with contextlib.closing(connection):
-                    connection.request("GET", "/nothing")
-                    connection.getresponse()
-                break
-            time.sleep(0.1)
-        else:
-            raise RuntimeError(f"pipecat does not start; see {log.name}")
-        yield
-    finally:
-        process.terminate()
-        try:
-            process.wait(5)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+    """Started, awaited, ended."""
+    command = [sys.executable, PROGRAM, str(port), graph_url]
+    return server.program("pipecat", command, "whatsapp-pipecat.log", port, "/nothing")

@@ -28,6 +28,7 @@ DEEP = 100_000  # levels of JSON
 SLOW = 8  # slow senders of each kind at once
 HEAD_SEC, BODY_SEC = 5, 10  # what the bridge gives a head, and a body
 QUIET_SEC = 3
+SOON_MS = 2000  # far beyond what it takes on a busy machine, far below what a reader that recurses or copies would
 GAP_SEC = 0.5  # a stream of 20 ms that stands still so long has been stopped
 
 
@@ -53,7 +54,7 @@ async def everything(report):
                 await the_caller_hangs_up(report, bridge, graph, caller)
                 await the_deployed_webhook(report, bridge)
                 log = bridge.log.read_text(errors="replace")
-                secrets = (meta.APP_SECRET, meta.ACCESS_TOKEN, meta.CALLER, caller.call_id)
+                secrets = (meta.APP_SECRET, meta.ACCESS_TOKEN, meta.VERIFY_TOKEN, meta.CALLER, caller.call_id)
                 report.check("neither secrets, numbers nor call ids are in the log", not any(s in log for s in secrets))
 
 
@@ -98,13 +99,13 @@ def signatures_by_others(report, bridge):
         ):
             reply = posted(bridge, file.name, value)
             report.check(f"{what}: refused", refused(reply), reply)
-    flips = 0
-    for bit in range(0, len(body) * 8, max(1, len(body) * 8 // 40)):
+    flips, tried = 0, range(0, len(body) * 8, max(1, len(body) * 8 // 40))
+    for bit in tried:
         flipped = bytearray(body)
         flipped[bit // 8] ^= 1 << bit % 8
         headers = {meta.SIGNATURE: f"sha256={by_openssl}", "Content-Type": "application/json"}
         flips += raw(bridge, bytes(flipped), headers)[0] in (401, 403)
-    report.check("one bit of the body flipped, at forty places: refused each time", flips >= 40, flips)
+    report.check("one bit of the body flipped, at forty places: refused each time", flips == len(tried) >= 40, flips)
     by_fetch = command("node", "-e", FETCH, bridge.url + meta.PATH, meta.APP_SECRET, stdin=body).strip()
     report.check("Node signs and fetches: 200", by_fetch == "200", by_fetch)
 
@@ -176,11 +177,13 @@ def long_bodies(report, bridge):
         ("no JSON", b"\xff\x00" * 500),
     ):
         status, took_ms = signed(bridge, body)
-        report.check(f"{what}, signed: answered at once", status in (200, 400), f"{status} in {took_ms:.0f} ms")
+        soon = status in (200, 400) and took_ms < SOON_MS
+        report.check(f"{what}, signed: answered at once", soon, f"{status} in {took_ms:.0f} ms")
     deep = json.dumps(meta.text("words"))[:-1] + ',"x":' + "[" * DEEP + "]" * DEEP + "}"
     body = b'{"object":"whatsapp_business_account","entry":[{"id":"1","changes":[' + deep.encode() + b"]}]}"
     status, took_ms = signed(bridge, body)
-    report.check("a message with a deep field: answered at once", status in (200, 400), f"{status} in {took_ms:.0f} ms")
+    soon = status in (200, 400) and took_ms < SOON_MS
+    report.check("a message with a deep field: answered at once", soon, f"{status} in {took_ms:.0f} ms")
 
 
 def a_crowd_of_long_bodies(report, bridge):

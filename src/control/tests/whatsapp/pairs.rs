@@ -111,3 +111,25 @@ fn what_the_other_shows_is_done_where_the_call_is_known_and_said_so() {
     assert_eq!((answer.status, answer.json["done"].clone()), (200, json!([1, 2])));
     assert_eq!((world.opened.len(), world.journal.len()), (1, 0), "it has ended the one and opened none");
 }
+
+#[test]
+fn an_old_instance_stays_for_what_is_to_be_passed_on_while_the_new_one_serves() {
+    let words = folder();
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let mut world = World::whatsapp_with(&words, Some("http://127.0.0.1:9/hook"), BTreeMap::new());
+    let (stream, _) = world.dialled.pop_front().expect("the other is asked to hand over");
+    world.input(Input::Connected { stream });
+    says(&mut world, stream, "{}");
+    let message = json!({ "field": "messages", "value": { "messages": [{ "from": "16505551234", "id": "wamid.1" }] } });
+    let body = webhook(&[message]);
+    assert_eq!(world.deliver(&body).status, 200);
+    let local = world.offered_locals.pop_front().expect("an accept is armed");
+    world.clients.insert(local, Client::default());
+    world.input(Input::Accepted { stream: local, door: Door::Local, peer: None });
+    let drain = "POST /api/drain HTTP/1.1\r\nHost: localhost\r\nBridge-Successor: a\r\nContent-Length: 0\r\n\r\n";
+    world.send(local, drain);
+    world.wait(Duration::from_secs(60));
+    assert!(!world.exited);
+    world.input(Input::Message(Message::Forwarded(Forwarded { bytes: body.len(), taken: true })));
+    assert!(world.exited);
+}
