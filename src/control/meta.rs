@@ -294,7 +294,7 @@ impl Control {
         let alive = Alive { call: id.clone(), phone_number_id, since_sec: (self.unix_sec)() };
         let note = Note::Put(key, alive.encode());
         self.outputs.push_back(Output::Message { to: Node::Journal, message: Message::Note(note) });
-        tracing::info!(call = %log_id, number = number.name, age_sec, "WhatsApp call");
+        tracing::info!(call = %log_id, phone_number = number.name, age_sec, "WhatsApp call");
         *self.stats.meta.numbers.entry(number.name.clone()).or_default() += 1;
         let opened = if number.calls == CallPolicy::Reject {
             self.count_event("connect", "rejected");

@@ -68,6 +68,14 @@ mod tests {
     }
 
     #[test]
+    fn every_stage_of_latency_is_explained_in_the_page() {
+        for stage in crate::stats::Stage::ALL {
+            let entry = format!("\n  {}: [\"", stage.label());
+            assert!(HTML.contains(&entry), "STAGES of the page lacks {}: its label would stand alone", stage.label());
+        }
+    }
+
+    #[test]
     fn the_page_has_one_script_and_one_style_and_fetches_nothing() {
         for name in ["script", "style"] {
             assert_eq!(sources(HTML, name).matches("sha256-").count(), 1, "{name}");

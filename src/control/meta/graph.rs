@@ -185,12 +185,12 @@ impl Control {
             return;
         }
         match reply {
-            Reply::Done => tracing::info!(number = name, "the Graph API knows the number and takes its token"),
+            Reply::Done => tracing::info!(phone_number = name, "the Graph API knows the number and takes its token"),
             Reply::Refused(refused) => {
                 let (code, text) = (refused.error.code, &refused.error.text);
-                tracing::error!(number = name, code, text, "the Graph API refuses: {}", refused.meaning.advice);
+                tracing::error!(phone_number = name, code, text, "the Graph API refuses: {}", refused.meaning.advice);
             }
-            Reply::Unclear(why) => tracing::warn!(number = name, "the Graph API is not heard: {why}"),
+            Reply::Unclear(why) => tracing::warn!(phone_number = name, "the Graph API is not heard: {why}"),
         }
     }
 }
