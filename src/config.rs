@@ -712,12 +712,12 @@ mod tests {
     use clap::Parser;
 
     #[derive(Parser)]
-    struct Line {
+    pub(super) struct Line {
         #[command(flatten)]
-        flags: Flags,
+        pub(super) flags: Flags,
     }
 
-    fn config(words: &[&str]) -> Result<Config, ConfigError> {
+    pub(super) fn config(words: &[&str]) -> Result<Config, ConfigError> {
         let line = Line::try_parse_from([&["bridge"], words].concat()).expect("words that clap takes");
         Config::from_flags(line.flags, 2)
     }

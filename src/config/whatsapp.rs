@@ -283,19 +283,9 @@ fn receiver(url: &str, listen: SocketAddr, allow_plaintext: bool) -> Result<Even
 mod tests {
     use clap::Parser;
 
-    use super::super::{Config, Flags};
+    use super::super::Config;
+    use super::super::tests::{Line, config};
     use super::*;
-
-    #[derive(Parser)]
-    struct Line {
-        #[command(flatten)]
-        flags: Flags,
-    }
-
-    fn config(words: &[&str]) -> Result<Config, ConfigError> {
-        let line = Line::try_parse_from([&["bridge"], words].concat()).expect("words that clap takes");
-        Config::from_flags(line.flags, 2)
-    }
 
     const NUMBER: &str = "--whatsapp-phone-number-id=106540352242922";
     const SECRETS: [&str; 3] = [

@@ -15,7 +15,7 @@ use crate::relay::script::{Beat, Script};
 const SPEEDS: [f64; 3] = [1.0, 0.84, 1.19];
 
 /// Frames after which the sender of a pause shows that it is there (libopus: every 400 ms).
-const PAUSE_SIGN_FRAMES: usize = 20;
+pub(crate) const PAUSE_SIGN_FRAMES: usize = 20;
 
 /// The shortest and the longest stretch of talk, in frames: 1 and 4 s.
 const TALK_FRAMES: (usize, usize) = (50, 200);
@@ -133,19 +133,24 @@ pub(crate) fn at_speed(recording: &[i16], speed: f64) -> Vec<i16> {
 
 /// Talk and pauses in turn, so that about `share` of the time is talk.
 fn conversation(speech: &[Arc<[u8]>], share: f64, rng: &mut Rng) -> Arc<[Beat]> {
-    // A payload of the first byte alone is a frame without content: the sign of a sender that pauses.
-    let sign: Arc<[u8]> = speech[0][..1].into();
     let mut words = speech.iter().cycle();
     let mut beats: Vec<Beat> = Vec::new();
     for _ in 0..TALK_STRETCHES {
         let stretch = TALK_FRAMES.0 + rng.below(TALK_FRAMES.1 - TALK_FRAMES.0);
         let talk = if share > 0.0 { stretch } else { 0 };
         // Below one part in twenty, pauses are no longer in proportion but already minutes long.
-        let pause = (stretch as f64 * (1.0 - share) / share.max(0.05)).round() as usize;
+        let silent = (stretch as f64 * (1.0 - share) / share.max(0.05)).round() as usize;
         beats.extend(words.by_ref().take(talk).cloned().map(Some));
-        beats.extend((0..pause).map(|n| n.is_multiple_of(PAUSE_SIGN_FRAMES).then(|| sign.clone())));
+        beats.extend(pause(&speech[0], silent));
     }
     beats.into()
+}
+
+/// So many frames of a pause by the encoder of this packet: a sign now and then, and nothing between.
+pub(crate) fn pause(packet: &[u8], frames: usize) -> impl Iterator<Item = Beat> + Clone + use<> {
+    // A payload of the first byte alone is a frame without content: the sign of a sender that pauses.
+    let sign: Arc<[u8]> = packet[..1].into();
+    (0..frames).map(move |n| n.is_multiple_of(PAUSE_SIGN_FRAMES).then(|| sign.clone()))
 }
 
 pub(crate) fn encode(pcm: &[i16]) -> Result<Vec<Arc<[u8]>>, CodecError> {

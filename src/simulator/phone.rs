@@ -13,9 +13,6 @@ use crate::relay::script::{Beat, Script};
 
 use super::echo::{self, Heard};
 
-/// Frames after which a phone that hears nobody shows that it is there (libopus: every 400 ms).
-const PAUSE_SIGN_FRAMES: usize = 20;
-
 /// Silence behind the words, in frames: five minutes, longer than any scenario.
 const AFTER_WORDS_FRAMES: usize = 5 * 60 * 50;
 
@@ -54,10 +51,8 @@ impl Words {
         let mut whole = pcm[..pcm.len().min(SPEECH_SAMPLES_MAX)].to_vec();
         whole.resize(whole.len().next_multiple_of(FRAME_SAMPLES).max(FRAME_SAMPLES), 0);
         let (frames, loudness) = (voices::encode(&whole)?, echo::frames(&whole));
-        // A payload of the first byte alone is a frame without content: the sign of a sender that pauses.
-        let sign: Arc<[u8]> = frames[0][..1].into();
-        let pause = (0..AFTER_WORDS_FRAMES).map(|n| n.is_multiple_of(PAUSE_SIGN_FRAMES).then(|| sign.clone()));
-        let silence: Arc<[Beat]> = pause.clone().take(PAUSE_SIGN_FRAMES).collect();
+        let pause = voices::pause(&frames[0], AFTER_WORDS_FRAMES);
+        let silence: Arc<[Beat]> = pause.clone().take(voices::PAUSE_SIGN_FRAMES).collect();
         let length = crate::relay::script::FRAME * u32::try_from(frames.len()).expect("a minute has 3000 frames");
         Ok(Self { speech: frames.into_iter().map(Some).chain(pause).collect(), silence, length, loudness })
     }
