@@ -1,7 +1,8 @@
 //! Webhooks that wait to be passed on: which may go, and when to try again.
 //!
 //! Those of one sender keep their order: the next goes when the one before it is taken or given up. Those of different
-//! senders do not wait for each other. One that is about anybody waits for all before it, and all behind it wait for it. Time is an argument; the threads and the posting are the parent's.
+//! senders do not wait for each other. One that is about anybody waits for all before it, and all behind it wait for it.
+//! Time is an argument; the threads and the posting are the parent's.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
